@@ -1,0 +1,67 @@
+"""Every error that a user can cause, each with one sentence that says what to do next.
+
+The command line prints the message alone and exits with the class's `exit_code`: 1 where a check or
+a run failed, 2 where the request itself cannot be carried out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MergeVQError(Exception):
+    """A failure with a message that is meant to be read by a person."""
+
+    exit_code = 1
+
+
+class UsageError(MergeVQError, ValueError):
+    """A value given by the user cannot be used: unknown name, impossible count, missing path."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration is inconsistent or holds an unknown key."""
+
+
+class DeviceUnavailableError(MergeVQError, RuntimeError):
+    """A device was asked for by name and cannot be used; the message holds the reason."""
+
+    exit_code = 2
+
+
+class FallbackError(MergeVQError, RuntimeError):
+    """In strict mode: an operator would have left its device implementation for the reference."""
+
+
+class CheckpointError(MergeVQError, RuntimeError):
+    """A checkpoint is missing, truncated, tampered with, or belongs to another model."""
+
+
+class DataError(MergeVQError, RuntimeError):
+    """The data set is empty, unreadable, or has more broken files than the limit allows."""
+
+
+class NonFiniteError(MergeVQError, RuntimeError):
+    """A loss or a gradient became infinite or NaN; the weights were left as they were."""
+
+
+class OutputError(MergeVQError, OSError):
+    """The output cannot be written; whatever was there before is still whole."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a mistyped name: the nearest known one, then all of them.
+
+    Args:
+        kind: what the name stands for, such as "preset".
+        name: what the user wrote.
+        known: every valid name, in the order in which they are to be listed.
+    """
+    names = list(known)
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.4)
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
