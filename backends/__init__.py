@@ -1,0 +1,38 @@
+"""Devices, and the operators that differ between them.
+
+Models call the operators below; which implementation runs is decided a call at a time, from the
+device and the metadata of the tensors (see `registry`).
+"""
+
+if not __name__.startswith("mergevq."):
+    raise ImportError("import mergevq.backends, not backends: two names would mean two operator registries")
+
+from mergevq.backends.attention import sized_attention
+from mergevq.backends.device import Device, Probe, devices, select
+from mergevq.backends.merging import bipartite_match, merge, recover
+from mergevq.backends.quantization import codes_of, lfq_entropies, lfq_quantize
+from mergevq.backends.registry import OK, Operator, Reject, op, operators, reference_only
+
+__all__ = [
+    "OK",
+    "Device",
+    "Operator",
+    "Probe",
+    "Reject",
+    "bipartite_match",
+    "codes_of",
+    "devices",
+    "lfq_entropies",
+    "lfq_quantize",
+    "merge",
+    "op",
+    "operators",
+    "recover",
+    "reference_only",
+    "select",
+    "sized_attention",
+]
+
+# Importing a device's folder registers its operators; a device must be known before a tensor of
+# its type reaches an operator, and a discovery inside a traced call would break the graph.
+devices()
