@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -273,7 +274,7 @@ def _scalar(hint: type, value: Any, path: str) -> Any:
 
 def _check_positive(config: Any, *names: str) -> None:
     for name in names:
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise ConfigError(f"{name} must be positive, not {getattr(config, name)}")
 
 

@@ -1,0 +1,256 @@
+"""Saving and loading tokenizers: config.json beside model.safetensors, never a pickle.
+
+A folder written by `save` loads without knowing anything else. Files are written under another name
+and renamed, so that a full disk or a killed process leaves what was there before. The configuration
+records the SHA-256 of the weights, by which a truncated or exchanged file is found out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mergevq.config import TokenizerConfig, from_dict, override, to_dict
+from mergevq.errors import CheckpointError, MergeVQError, OutputError
+from mergevq.models.tokenizer import Tokenizer
+from mergevq.presets import preset
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FORMAT = "mergevq-tokenizer"
+
+
+def create(name: str, **overrides: Any) -> Tokenizer:
+    """A tokenizer with random weights, on the CPU.
+
+    Args:
+        name: a preset.
+        overrides: dotted keys of its configuration with new values, or groups as mappings:
+            `create("tiny-32", **{"encoder.depth": 2})`, `create("tiny-32", encoder={"depth": 2})`.
+
+    Raises:
+        UsageError: an unknown preset or key; the nearest known one is named.
+    """
+    return Tokenizer(override(preset(name), overrides))
+
+
+def save(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Writes a tokenizer to a folder, each file whole or not at all.
+
+    Args:
+        tokenizer: on any device; the file holds CPU tensors.
+        folder: made where it is missing.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
+    folder = Path(folder)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tokenizer.state_dict().items()}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic(folder / WEIGHTS, folder / CONFIG) as (weights, config):
+            save_file(tensors, weights, metadata={"format": "pt"})
+            described = {
+                "format": FORMAT,
+                "version": 1,
+                "sha256": sha256(weights),
+                "config": to_dict(tokenizer.config),
+            }
+            config.write_text(json.dumps(described, indent=2) + "\n")
+
+
+def load(where: str | Path) -> Tokenizer:
+    """A trained tokenizer, on the CPU, in evaluation mode.
+
+    Args:
+        where: a folder written by `save` (a training run is one too), a training checkpoint (.ckpt; its
+            averaged weights), or the name of a repository on the Hugging Face hub.
+
+    Raises:
+        CheckpointError: nothing is there, or a file is truncated, changed, or not of this package.
+    """
+    path = Path(where)
+    if path.is_dir():
+        tokenizer = _load_folder(path)
+    elif path.is_file():
+        tokenizer = _load_training_checkpoint(path)
+    elif _looks_like_hub_id(str(where)):
+        tokenizer = _load_folder(_download(str(where)))
+    else:
+        raise CheckpointError(f"there is no checkpoint at {where}")
+    return tokenizer.eval()
+
+
+def _load_folder(folder: Path) -> Tokenizer:
+    described = _described(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{folder} has a {CONFIG} and no {WEIGHTS}")
+    if sha256(weights) != described.get("sha256"):
+        raise CheckpointError(f"{weights} is truncated or is not the file that its {CONFIG} describes")
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
+    return _filled(described.get("config"), tensors, weights)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a tokenizer: it has no {CONFIG}")
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise CheckpointError(f"{path} does not describe a mergevq tokenizer")
+    return described
+
+
+def _load_training_checkpoint(path: Path) -> Tokenizer:
+    checkpoint = read_checkpoint(path)
+    described = checkpoint.get("mergevq")
+    config = described.get("config") if isinstance(described, dict) else None
+    if not isinstance(config, dict) or "model" not in config:
+        raise CheckpointError(f"{path} is not a training checkpoint of a mergevq tokenizer")
+    averaged = {
+        name.removeprefix("ema."): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("ema.")
+    }
+    return _filled(config["model"], averaged, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A training checkpoint's tensors and plain values; nothing in it is executed.
+
+    Raises:
+        CheckpointError: the file is truncated, or holds pickled objects other than tensors.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its message goes on to explain how to execute the file
+        raise CheckpointError(
+            f"{path} cannot be read safely: it is damaged, or holds objects other than tensors and plain values"
+        ) from error
+    except Exception as error:  # a damaged file can make the reader raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a training checkpoint")
+    return checkpoint
+
+
+def _filled(config: Any, tensors: dict[str, torch.Tensor], where: Path) -> Tokenizer:
+    """A tokenizer of this configuration with these weights, all of them and no others."""
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{where} comes without a configuration")
+    try:
+        tokenizer = Tokenizer(from_dict(TokenizerConfig, config))
+    except MergeVQError as error:
+        raise CheckpointError(f"{where} has a configuration that cannot be used: {error}") from error
+    try:
+        tokenizer.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"{where} does not fit its configuration: {first}") from error
+    return tokenizer
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, _, repository = name.partition("/")
+    return bool(owner) and bool(repository) and "/" not in repository and not name.startswith((".", "~"))
+
+
+def _download(repository: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"there is no folder {repository}, and to look for it on the hub huggingface_hub must be "
+            "installed (pip install mergevq[hub])"
+        ) from error
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # the hub's client raises many kinds: offline, unknown, private
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{repository} is no folder here and cannot be had from the hub: {reason}"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary paths in the same folders that become `paths` when the block ends without an error.
+
+    All of them are on the disk before the first is renamed, so that files which belong together change
+    together.
+    """
+    temporaries: list[Path] = []
+    try:
+        for path in paths:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            temporaries.append(Path(name))
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while writing into one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot write {where}: {reason}; what was there before is unchanged") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path, then renames it to `path`.
+
+    Raises:
+        OutputError: it cannot be written; an older file at `path` is unchanged.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as (temporary,):
+            write(temporary)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from mergevq.errors import CheckpointError, UsageError
+from mergevq.models.pretrained import load_timm_model, read_weights
+
+
+class Payload:
+    """Unpickling this calls a function."""
+
+    def __reduce__(self):
+        return (print, ("the pickle ran",))
+
+
+def test_reads_both_formats(tmp_path):
+    weights = {"a": torch.arange(3.0), "b": torch.eye(2)}
+    torch.save(weights, tmp_path / "w.pth")
+    save_file(weights, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        read = read_weights(tmp_path / name)
+        assert set(read) == {"a", "b"} and torch.equal(read["b"], torch.eye(2))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_never_runs_a_pickle(write, tmp_path, capsys):
+    write({"a": Payload()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+        read_weights(tmp_path / "w.pth")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04"])
+def test_damaged_files_are_named(suffix, content, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"w{suffix}"):
+        read_weights(path)
+
+
+def test_nested_checkpoints_are_refused(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="flat dict of tensors"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="there is no weights file"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_unknown_model_names_near_ones():
+    with pytest.raises(UsageError, match="vit_base_patch14_dinov2"):
+        load_timm_model("vit_base_patch14_dino2", pretrained=True)
+
+
+def test_weights_come_from_exactly_one_place(tmp_path):
+    with pytest.raises(UsageError, match="either a local file or pretrained=True"):
+        load_timm_model("test_vit")
+    with pytest.raises(UsageError, match="either a local file or pretrained=True"):
+        load_timm_model("test_vit", weights=tmp_path / "w.pth", pretrained=True)
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch):
+    def offline(*arguments, **keywords):
+        raise OSError("cannot find the requested files\nand a long story")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UsageError) as caught:
+        load_timm_model("test_vit", pretrained=True)
+    assert str(caught.value) == (
+        "the weights of test_vit could not be fetched (cannot find the requested files); "
+        "check the network or pass a local file"
+    )
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="does not fit test_vit: there is no cls_token"):
+        load_timm_model("test_vit", weights=tmp_path / "w.pth")
+    state = timm.create_model("test_vit").state_dict()
+    torch.save({**state, "cls_token": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="does not fit test_vit: tensors have other shapes"):
+        load_timm_model("test_vit", weights=tmp_path / "w.pth")
+
+
+def test_a_classifier_in_the_file_is_left_out(tmp_path):
+    torch.manual_seed(0)
+    state = timm.create_model("test_vit").state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    loaded = load_timm_model("test_vit", weights=tmp_path / "w.pth").state_dict()
+    assert set(state) - set(loaded) == {"head.weight", "head.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
