@@ -114,8 +114,3 @@ class SourceRecovery(nn.Module):
         row, column = (expected / grid[1]).floor(), expected % grid[1]
         codes = [sincos(rank, width // 2), sincos(row, width // 4), sincos(column, width // 4)]
         return torch.cat(codes, dim=-1)
-
-
-def recovered_source(logits: torch.Tensor) -> torch.Tensor:
-    """(B, L) int64 from (B, L, K) logits: the most likely token at each position (Eq. 8)."""
-    return logits.argmax(dim=-1)

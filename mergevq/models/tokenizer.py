@@ -17,7 +17,8 @@ from mergevq.models.decoder import Decoder
 from mergevq.models.encoder import Encoder, Encoding
 from mergevq.models.lfq import Quantized, Quantizer
 from mergevq.models.merge import fewest, scaled_keep
-from mergevq.models.recovery import SourceRecovery, recovered_source
+from mergevq.models.recovery import SourceRecovery
+from mergevq.models.source_map import most_likely_source
 from mergevq.tokens import Tokens
 
 
@@ -95,7 +96,7 @@ class Tokenizer(nn.Module):
                 f"indices are {tuple(indices.shape)}; a {grid[0]} x {grid[1]} grid takes (B, K) with "
                 f"1 <= K <= {grid[0] * grid[1]}"
             )
-        return recovered_source(self.recovery(self.quantizer.codes(indices), grid))
+        return most_likely_source(self.recovery(self.quantizer.codes(indices), grid))
 
     def forward(self, images: torch.Tensor, keep: int) -> Output:
         """One training pass: (B, 3, H, W) images in [-1, 1] and the K of this step."""
