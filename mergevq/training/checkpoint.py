@@ -1,0 +1,70 @@
+"""Checkpoints that are whole or not there, written by optimiser step.
+
+`checkpoints/last.ckpt` holds everything that a resumed run needs. Beside it in the run folder stand
+`config.json` and `model.safetensors`, the averaged tokenizer: `mergevq.load(run)` works at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mergevq.models.store import read_checkpoint, save, write_atomically
+from mergevq.training.tokenizer import TokenizerTraining
+
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes to another name, then renames; reads tensors and plain values only."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Saves a checkpoint.
+
+        Raises:
+            OutputError: it cannot be written; the one before is still there.
+        """
+        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Loads a checkpoint onto the CPU; Lightning moves it.
+
+        Raises:
+            CheckpointError: it is truncated, or holds more than tensors and plain values.
+        """
+        return read_checkpoint(Path(path))
+
+
+class StepCheckpoint(Callback):
+    """Saves every so many optimiser steps, and at the end."""
+
+    def __init__(self, folder: Path, every: int):
+        self.folder = folder
+        self.every = every
+        self._saved = -1
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        assert isinstance(module, TokenizerTraining)
+        if module.at_step_end and module.steps_done % self.every == 0:
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, TokenizerTraining)
+        self._save(trainer, module)
+
+    def _save(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        if self._saved == module.steps_done:
+            return
+        trainer.save_checkpoint(self.folder / LAST)
+        if trainer.is_global_zero:
+            save(module.ema, self.folder)
+        self._saved = module.steps_done

@@ -1,0 +1,238 @@
+"""What a training run is, apart from the model: losses, optimisation, kept counts, pace.
+
+The defaults are those of MergeVQ (arXiv:2504.00999), Table A1, where it names one.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mergevq.config import TokenizerConfig
+from mergevq.data.loader import DataConfig
+from mergevq.errors import ConfigError, unknown_name
+
+Precision = Literal["auto", "32", "bf16"]
+KeepKind = Literal["fixed", "exponential", "gaussian", "uniform"]
+ScheduleKind = Literal["constant", "step", "cosine"]
+AlignmentKind = Literal["none", "distill", "self"]
+
+
+def _check_choices(config: object, **choices: object) -> None:
+    for name, alias in choices.items():
+        known = typing.get_args(alias)
+        if getattr(config, name) not in known:
+            raise ConfigError(unknown_name(name, str(getattr(config, name)), known))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Weights of the loss terms; a weight of 0 leaves the term and its network out."""
+
+    reconstruction: float = 1.0
+    """Weight of the pixel loss."""
+    reconstruction_kind: Literal["l2", "l1"] = "l2"
+    """The pixel loss; the paper says l2, the released code runs l1."""
+    perceptual: float = 0.7
+    """Weight of LPIPS; needs the network's weights, which are never downloaded."""
+    perceptual_network: Literal["vgg", "alex", "squeeze"] = "vgg"
+    """The network of LPIPS."""
+    perceptual_weights: str | None = None
+    """File with the backbone's weights; by default torchvision's cache is looked into."""
+    adversarial: float = 0.8
+    """Weight of the generator's adversarial loss."""
+    adversarial_kind: Literal["hinge", "non_saturating"] = "hinge"
+    """The generator's adversarial loss; the discriminator's is the hinge."""
+    adaptive: bool = True
+    """Whether the adversarial weight is multiplied by the ratio of the gradient norms at the last layer."""
+    adversarial_start: int = 0
+    """Optimiser step at which adversarial training begins."""
+    discriminator_layers: int = 3
+    """Strided layers of the PatchGAN."""
+    lecam: float = 0.01
+    """Weight of LeCAM regularisation in the discriminator's loss."""
+    commitment: float = 0.25
+    """Weight of the distance between a token and its code."""
+    entropy: float = 0.1
+    """Weight of the mean entropy less the entropy of the mean."""
+    temperature: float = 0.01
+    """Temperature of the code distribution whose entropies these are."""
+    source: float = 0.5
+    """Weight of the source recovery loss; it also reaches the encoder, through the codes."""
+    source_kind: Literal["softmax", "binary"] = "softmax"
+    """Cross-entropy over the tokens of each position, or the full Eq. 9."""
+    alignment: float = 1.0
+    """Weight of the global alignment of the class token."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "reconstruction",
+            "perceptual",
+            "adversarial",
+            "lecam",
+            "commitment",
+            "entropy",
+            "source",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"loss.{name} is {getattr(self, name)}; a weight cannot be negative")
+        if self.temperature <= 0:
+            raise ConfigError(f"loss.temperature is {self.temperature}; it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignmentConfig:
+    """The teacher of the class token."""
+
+    kind: AlignmentKind = "distill"
+    """A frozen timm network, an average of the encoder itself (no weights needed), or none."""
+    teacher: str = "vit_base_patch14_dinov2.lvd142m"
+    """timm's name of the frozen teacher."""
+    weights: str | None = None
+    """File with the teacher's weights; where it is missing timm's hub is asked."""
+    head_layers: int = 3
+    """Linear layers between the class token and the teacher's features."""
+    prototypes: int = 1024
+    """Categories of the self-teacher."""
+    decay: float = 0.996
+    """Decay of the self-teacher's average."""
+    view: int = 224
+    """Pixels a side of the student's view; a multiple of the stride."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, kind=AlignmentKind)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepConfig:
+    """How many tokens a training step keeps; one count a step, the same on every rank."""
+
+    kind: KeepKind = "gaussian"
+    """Squares around the preset's count, squares upwards from it, any count, or always the preset's."""
+    least: int = 121
+    """The smallest count."""
+    most: int = 225
+    """The largest count."""
+    rate: float = 0.5
+    """lambda of the exponential distribution over the side of the square (Eq. 15)."""
+    deviation: float = 1.0
+    """sigma of the Gaussian over the side of the square (Eq. 16)."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, kind=KeepKind)
+        if not 1 <= self.least <= self.most:
+            raise ConfigError(
+                f"keep.least {self.least} and keep.most {self.most} must satisfy 1 <= least <= most"
+            )
+        if self.kind in ("exponential", "gaussian") and math.isqrt(self.most) ** 2 < self.least:
+            raise ConfigError(f"there is no square between keep.least {self.least} and keep.most {self.most}")
+        if self.rate <= 0 or self.deviation <= 0:
+            raise ConfigError("keep.rate and keep.deviation must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW, its learning rate over time, clipping and averaging."""
+
+    rate: float = 1e-4
+    """Learning rate for a batch of 256; scaled in proportion to the batch."""
+    betas: tuple[float, ...] = (0.5, 0.9)
+    """Decay rates of the first and the second moment."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    schedule: ScheduleKind = "step"
+    """How the rate falls after the warm-up."""
+    warmup: int = 1000
+    """Optimiser steps of linear warm-up."""
+    milestones: tuple[float, ...] = (0.85, 0.95)
+    """Shares of the run at which a step schedule multiplies the rate by `gamma`."""
+    gamma: float = 0.1
+    """Factor at each milestone; the cosine ends at this share of the rate."""
+    clip: float | None = None
+    """Largest norm of the gradient; None does not clip."""
+    ema: float = 0.999
+    """Decay of the average of the tokenizer's weights, which is what is evaluated and saved."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, schedule=ScheduleKind)
+        if self.rate <= 0 or len(self.betas) != 2:
+            raise ConfigError(
+                f"optimizer.rate {self.rate} must be positive and betas {self.betas} two numbers"
+            )
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"optimizer.clip is {self.clip}; it must be positive, or null for none")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"optimizer.ema is {self.ema}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The pace of a run."""
+
+    steps: int | None = None
+    """Optimiser steps; None takes `epochs`."""
+    epochs: float = 270.0
+    """Passes over the data, where `steps` is None."""
+    batch_size: int = 16
+    """Images a device in one pass."""
+    accumulate: int = 1
+    """Passes whose gradients are added up for one optimiser step."""
+    precision: Precision = "auto"
+    """Autocast: "32", "bf16", or what the device is fastest in."""
+    blocks_from: str | None = None
+    """A timm ViT to initialise the encoder's attention blocks from by weight selection: its weights' file, or
+    its name (the paper takes vit_base_patch14_dinov2.lvd142m for G and G+R), which timm's hub is asked for."""
+    seed: int = 0
+    """Decides the weights, the order of the data, the crops and the kept counts."""
+    log_every: int = 50
+    """Optimiser steps between lines of the log."""
+    validate_every: int = 1000
+    """Optimiser steps between validations, each with a picture."""
+    validate_images: int = 512
+    """Validation images at the most."""
+    checkpoint_every: int = 500
+    """Optimiser steps between checkpoints."""
+    tensorboard: bool = False
+    """Whether to log for TensorBoard too."""
+    compile: bool = False
+    """Whether to compile the tokenizer with torch.compile."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, precision=Precision)
+        for name in ("batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"train.steps is {self.steps}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerRun:
+    """Everything that decides a stage-1 training run."""
+
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """The tokenizer."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The pictures."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What is minimised."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """The teacher."""
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    """The kept counts."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How it is minimised."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """For how long."""
+
+    def __post_init__(self) -> None:
+        if self.keep.most > self.model.length:
+            raise ConfigError(
+                f"keep.most {self.keep.most} exceeds the {self.model.length} positions of the grid"
+            )
+        if self.alignment.kind != "none" and self.alignment.view % self.model.stride:
+            raise ConfigError(
+                f"alignment.view {self.alignment.view} is not a multiple of the stride {self.model.stride}"
+            )

@@ -1,0 +1,126 @@
+"""A run that was killed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from mergevq.config import override, to_dict
+from mergevq.errors import ConfigError
+from mergevq.training.checkpoint import LAST
+from mergevq.training.run import train_tokenizer
+
+PROGRAM = """
+import sys, torch, yaml
+from pathlib import Path
+from mergevq.backends import select
+from mergevq.config import from_dict
+from mergevq.training.config import TokenizerRun
+from mergevq.training.run import train_tokenizer
+
+torch.set_num_threads(1)
+config = from_dict(TokenizerRun, yaml.safe_load(Path(sys.argv[1]).read_text()))
+train_tokenizer(config, Path(sys.argv[2]), select("cpu"))
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a run in a process of its own."""
+
+    def begin(config, out):
+        described = tmp_path / "run.yaml"
+        described.write_text(yaml.safe_dump(to_dict(config)))
+        (tmp_path / "program.py").write_text(PROGRAM)
+        path = os.pathsep.join(sys.path)
+        return subprocess.Popen(
+            [sys.executable, tmp_path / "program.py", described, out],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return begin
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def kill_after(process, checkpoint, steps):
+    """SIGKILL to the run and its workers, at whatever it is doing after a checkpoint of `steps` steps."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if checkpoint.exists() and done(checkpoint) >= steps:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[0]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def done(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["mergevq"]["steps_done"]
+
+
+def assert_same(one, other, path=""):
+    """Bit for bit, through nested containers."""
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), f"{path}: {(one != other).sum()} elements differ"
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, (first, second) in enumerate(zip(one, other, strict=True)):
+            assert_same(first, second, f"{path}[{i}]")
+    else:
+        assert one == other, path
+
+
+def test_killed_twice_equals_never_killed(whole_run, start, tmp_path):
+    config = override(whole_run, {"data.workers": 2, "train.steps": 40, "train.checkpoint_every": 3})
+    finish(start(config, tmp_path / "whole"))
+    for steps in (6, 18):
+        process = start(config, tmp_path / "killed")
+        kill_after(process, tmp_path / "killed" / LAST, steps)
+        assert done(tmp_path / "killed" / LAST) < 40
+    finish(start(config, tmp_path / "killed"))
+    whole, killed = (torch.load(tmp_path / name / LAST, weights_only=True) for name in ("whole", "killed"))
+    for part in ("state_dict", "optimizer_states", "mergevq"):
+        assert_same(whole[part], killed[part], part)
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (
+        tmp_path / "killed/model.safetensors"
+    ).read_bytes()
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [line.split(",")[:4] for line in logs[0]] == [line.split(",")[:4] for line in logs[1]]
+
+
+def test_finished_run_stays_as_it_is(small_run, cpu, tmp_path):
+    out = train_tokenizer(small_run, tmp_path / "run", cpu)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    train_tokenizer(small_run, out, cpu)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+def test_other_settings_do_not_continue_a_run(small_run, cpu, tmp_path):
+    out = train_tokenizer(small_run, tmp_path / "run", cpu)
+    with pytest.raises(ConfigError, match=r"other settings \(optimizer.rate\)"):
+        train_tokenizer(override(small_run, {"optimizer.rate": 1.0}), out, cpu)
+
+
+def test_logging_settings_may_change(small_run, cpu, tmp_path):
+    out = train_tokenizer(small_run, tmp_path / "run", cpu)
+    train_tokenizer(override(small_run, {"train.log_every": 3, "data.max_failures": 1}), out, cpu)
