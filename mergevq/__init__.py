@@ -7,10 +7,33 @@
 Source: MergeVQ, CVPR 2025 (arXiv:2504.00999).
 """
 
-from mergevq.models.store import create, load, save
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+# Needs no PyTorch; and the function must be bound after its module, which has the same name.
 from mergevq.presets import presets
-from mergevq.tokens import Tokens
+
+if TYPE_CHECKING:
+    from mergevq.models.store import create, load, save
+    from mergevq.tokens import Tokens
 
 __version__ = "0.1.0"
 
 __all__ = ["Tokens", "create", "load", "presets", "save"]
+
+_HOMES = {
+    "Tokens": "mergevq.tokens",
+    "create": "mergevq.models.store",
+    "load": "mergevq.models.store",
+    "save": "mergevq.models.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The names that need PyTorch, on first use: `mergevq --help` answers without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mergevq' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

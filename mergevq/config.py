@@ -244,8 +244,8 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):  # an optional value; nothing else is declared
         return None if value is None else _coerce(arguments[0], value, path)
     if origin is Literal:
-        _check_choice(path, value, arguments)
-        return value
+        _check_choice(path, str(value), arguments)  # YAML reads a choice such as 32 as a number
+        return str(value)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{path} must be a list, not {value!r}")

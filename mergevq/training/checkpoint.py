@@ -31,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: it cannot be written; the one before is still there.
         """
-        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        write_atomically(Path(path), lambda temporary: _save(checkpoint, temporary))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -42,6 +42,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: it is truncated, or holds more than tensors and plain values.
         """
         return read_checkpoint(Path(path))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:  # what torch.save makes of a full disk; the reason is in the context
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 class StepCheckpoint(Callback):

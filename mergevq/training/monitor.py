@@ -149,12 +149,11 @@ class Validation(Callback):
     two for each of ours, and a resumed run validates at the very steps of an unbroken one.
     """
 
-    def __init__(self, folder: Path, log: CsvLog, loader: DataLoader[Any], every: int, images: int):
+    def __init__(self, folder: Path, log: CsvLog, loader: DataLoader[Any], every: int):
         self.folder = folder
         self.csv_log = log
         self.loader = loader
         self.every = every
-        self.images = images
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         assert isinstance(module, TokenizerTraining)
@@ -173,10 +172,8 @@ class Validation(Callback):
         sums = torch.zeros(3, dtype=torch.float64)
         count = 0
         for batch in self.loader:
-            if count >= self.images:
-                break
             module.failures.update(batch.failures)
-            images = batch.images[: self.images - count].to(module.device)
+            images = batch.images.to(module.device)
             if not len(images):
                 continue
             tokens = module.ema.encode(to_float(images), keep)

@@ -93,7 +93,12 @@ def train_tokenizer(
         tokenizer = tokenizer.to(memory_format=torch.channels_last)
     module = TokenizerTraining(config, tokenizer, steps, images_per_step)
     log = CsvLog(out, config.train.log_every, images_per_step)
-    validation = eval_loader(config.data, size=config.model.image_size, batch_size=config.train.batch_size)
+    validation = eval_loader(
+        config.data,
+        size=config.model.image_size,
+        batch_size=config.train.batch_size,
+        limit=config.train.validate_images,
+    )
     trainer = Trainer(
         **device.trainer_arguments(devices, precision),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
@@ -102,7 +107,7 @@ def train_tokenizer(
         callbacks=[
             Progress(images_per_step, config.train.log_every),
             log,
-            Validation(out, log, validation, config.train.validate_every, config.train.validate_images),
+            Validation(out, log, validation, config.train.validate_every),
             StepCheckpoint(out, config.train.checkpoint_every),
         ],
         logger=_tensorboard(config, out),

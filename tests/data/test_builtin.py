@@ -62,3 +62,9 @@ def test_unknown_name_and_missing_package(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install scikit-image"):
         open_builtin("photos", "train")
+
+
+def test_all_are_the_whole_photographs_and_every_digit() -> None:
+    photos, digits = open_builtin("photos", "all"), open_builtin("digits", "all")
+    assert len(photos) == len(HELD_OUT) and photos.open(0).size == (512, 512)
+    assert len(digits) == 1797 and digits.name(1438) == open_builtin("digits", "val").name(0)

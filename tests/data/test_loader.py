@@ -101,3 +101,13 @@ def test_photos_zoom_by_themselves() -> None:
 def test_impossible_values(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"data.{field} is {value}"):
         DataConfig(**{field: value})
+
+
+def test_evaluation_of_another_split_and_of_a_few() -> None:
+    config = DataConfig(path="builtin:digits", workers=0)
+    loader = eval_loader(config, size=8, batch_size=2, split="train", limit=3)
+    assert [name for batch in loader for name in batch.names] == [
+        "builtin:digits/0",
+        "builtin:digits/479",
+        "builtin:digits/958",
+    ]

@@ -134,3 +134,20 @@ def test_impossible_counts(arguments: tuple[int, ...], message: str) -> None:
     if len(arguments) < 6:
         with pytest.raises(UsageError, match=message):
             EvalSampler(arguments[0], arguments[1], *arguments[3:])
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(1, 60), limit=st.integers(1, 80), world=st.integers(1, 4), batch_size=st.integers(1, 9)
+)
+def test_a_limited_evaluation_is_evenly_spaced(length: int, limit: int, world: int, batch_size: int) -> None:
+    ranks = [EvalSampler(length, batch_size, rank, world, limit) for rank in range(world)]
+    seen = sorted(draw.index for rank in ranks for batch in rank for draw in batch)
+    assert len(seen) == len(set(seen)) == min(length, limit) and seen[0] == 0
+    steps = [after - before for before, after in zip(seen, [*seen[1:], length], strict=True)]
+    assert max(steps) - min(steps) <= 1
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="limit is 0"):
+        EvalSampler(5, 1, limit=0)

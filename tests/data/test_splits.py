@@ -91,3 +91,10 @@ def test_added_pictures_do_not_move_the_others() -> None:
 def test_one_picture_is_in_both_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
     assert _names(["a.jpg"], "train") == _names(["a.jpg"], "val") == ["a.jpg"]
     assert "one picture" in caplog.text
+
+
+def test_all_is_both_parts() -> None:
+    for keys in (_IMAGENET, ["b.jpg", "a.jpg", "c.jpg"], ["a.jpg"]):
+        assert set(_names(keys, "all")) == {*_names(keys, "train"), *_names(keys, "val")}
+        assert select(keys, "all", 0.2).classes == select(keys, "train", 0.2).classes
+    assert _names(["train/a.jpg", "val/b.jpg", "loose.jpg"], "all") == ["train/a.jpg", "val/b.jpg"]

@@ -11,7 +11,15 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from mergevq.data.transforms import center_crop, random_crop_flip, random_resized_crop, to_float, to_uint8
+from mergevq.data.transforms import (
+    center_crop,
+    middle_crop,
+    random_crop_flip,
+    random_resized_crop,
+    to_float,
+    to_uint8,
+)
+from mergevq.errors import UsageError
 
 
 def _map(width: int, height: int) -> Image.Image:
@@ -132,3 +140,18 @@ def test_to_uint8_rounds_and_clamps() -> None:
     values = torch.tensor([-7.0, -1.0, -1 + 0.6 / 127.5, -1 + 0.4 / 127.5, 1.0, 7.0])
     assert to_uint8(values).tolist() == [0, 0, 1, 0, 255, 255]
     assert to_uint8(values.bfloat16())[[0, 5]].tolist() == [0, 255]
+
+
+@settings(deadline=None)
+@given(width=st.integers(4, 40), height=st.integers(4, 40))
+def test_the_middle_is_cut_to_multiples_without_resampling(width: int, height: int) -> None:
+    pixels = np.arange(width * height * 3, dtype=np.uint64).reshape(height, width, 3).astype(np.uint8)
+    cut = middle_crop(Image.fromarray(pixels), 4).permute(1, 2, 0).numpy()
+    assert cut.shape == (height // 4 * 4, width // 4 * 4, 3)
+    top, left = (height % 4) // 2, (width % 4) // 2
+    assert np.array_equal(cut, pixels[top : top + cut.shape[0], left : left + cut.shape[1]])
+
+
+def test_a_picture_below_one_patch_has_no_middle() -> None:
+    with pytest.raises(UsageError, match="9 x 3 px is smaller than one patch of 4 px"):
+        middle_crop(Image.new("RGB", (9, 3)), 4)

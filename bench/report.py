@@ -1,0 +1,148 @@
+"""pytest-benchmark's JSON to Markdown: one table a group, rows and columns as the timings named them.
+
+    python -m mergevq.bench.report timings.json --markdown docs/results/timings.md
+
+A cell holds the median of a call, its quartiles, and whatever else was recorded: images a second,
+memory, the share of the encoder. The machine that the timings are from stands above the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mergevq.errors import MergeVQError, OutputError, UsageError
+
+_LEGEND = (
+    "Each cell: the median time of a call in milliseconds, its quartiles in brackets, "
+    "then what else was measured. A dash: not run."
+)
+_NONE = "–"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the report of a file to a file or to the standard output; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mergevq.bench.report",
+        description="Turns what pytest-benchmark recorded into Markdown tables.",
+    )
+    parser.add_argument("json", type=Path, help="what pytest wrote with --benchmark-json")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="where to write; standard output if left out"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        text = markdown(read(options.json))
+        if options.markdown is None:
+            sys.stdout.write(text)
+        else:
+            _write(options.markdown, text)
+    except MergeVQError as error:
+        sys.stderr.write(f"mergevq.bench.report: error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a file of pytest-benchmark.
+
+    Raises:
+        UsageError: it cannot be read, is not JSON, or is not pytest-benchmark's.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}); give what --benchmark-json wrote") from error
+    if not isinstance(values, dict) or not {"benchmarks", "machine_info"} <= values.keys():
+        raise UsageError(f"{path} holds no timings of pytest-benchmark; give what --benchmark-json wrote")
+    return values
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole report.
+
+    Args:
+        results: as `read` returns them; timings without a row and a column are left out.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for case in results["benchmarks"]:
+        if {"row", "column"} <= case["extra_info"].keys():
+            groups.setdefault(case["group"], []).append(case)
+    parts = [_machine(results), _LEGEND]
+    for group, cases in groups.items():
+        parts += [f"### {group[0].upper()}{group[1:]}", "\n".join(_table(cases))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(results: Mapping[str, Any]) -> str:
+    """One paragraph on where and when the timings were taken."""
+    machine = results["machine_info"]
+    ours = machine.get("mergevq", {})
+    load = ours.get("load_average")
+    facts = [
+        machine.get("cpu", {}).get("brand_raw"),
+        f"{ours['cores']} cores" if "cores" in ours else None,
+        f"device {ours['device']}" if "device" in ours else None,
+        *(f"{name} {value}" for name, value in ours.get("capabilities", {}).items()),
+        f"PyTorch {ours['torch']}" if "torch" in ours else None,
+        f"Python {machine.get('python_version', 'unknown')}",
+        f"load {load[0]:.1f} at the end" if load else None,
+        results.get("datetime", "")[:10] or None,
+    ]
+    return f"Measured on: {', '.join(fact for fact in facts if fact)}."
+
+
+def _table(cases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines of a table, rows and columns in the order in which they were timed."""
+    rows = list(dict.fromkeys(case["extra_info"]["row"] for case in cases))
+    columns = list(dict.fromkeys(case["extra_info"]["column"] for case in cases))
+    cells = {(case["extra_info"]["row"], case["extra_info"]["column"]): _cell(case) for case in cases}
+    yield f"| | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {row} | {' | '.join(cells.get((row, column), _NONE) for column in columns)} |"
+
+
+_FACTS: dict[str, Callable[[float, float], str]] = {
+    "images": lambda images, seconds: f"{significant(images / seconds)} img/s",
+    "share": lambda share, _: f"{share:.1%} of the encoder",
+    "peak_bytes": lambda peak, _: f"{significant(peak / 2**20)} MiB",
+}
+"""What `extra_info` may hold, and how it is shown: value and median time to text."""
+
+
+def _cell(case: Mapping[str, Any]) -> str:
+    stats, extra = case["stats"], case["extra_info"]
+    low, middle, high = (significant(1000 * stats[name]) for name in ("q1", "median", "q3"))
+    facts = [show(extra[name], stats["median"]) for name, show in _FACTS.items() if name in extra]
+    return "; ".join([f"**{middle}** ({low}–{high})", *facts])
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number in so many significant digits, without an exponent; digits before the point are all kept."""
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    # Rounding first: 9.996 has one digit before the point, and 10.0 two.
+    rounded = round(value, decimals)
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{value:.{max(decimals, 0)}f}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
