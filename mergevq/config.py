@@ -99,6 +99,10 @@ class RecoveryConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "width", "depth", "heads", "mlp_ratio")
         _check_heads(self, "recovery")
+        if self.width % 8:
+            raise ConfigError(
+                f"recovery.width {self.width} must be a multiple of 8 for the codes of ranks and positions"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

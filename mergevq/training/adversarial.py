@@ -52,13 +52,14 @@ class Critic(nn.Module):
         return weight * loss, {"generator": loss, "generator_weight": weight}
 
     def discriminator_loss(
-        self, images: torch.Tensor, fakes: torch.Tensor
+        self, images: torch.Tensor, fakes: torch.Tensor, *, update: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The discriminator's loss on images and on detached reconstructions.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
             fakes: (B, 3, H, W), detached.
+            update: whether LeCAM's averages move: once an optimiser step, however many passes it has.
 
         Returns:
             The loss, and what is worth logging.
@@ -67,7 +68,8 @@ class Critic(nn.Module):
         loss = discriminator_hinge(real_logits, fake_logits)
         shown = {"discriminator": loss.detach()}
         if self.config.lecam:
-            self.lecam.update(real_logits, fake_logits)
+            if update:
+                self.lecam.update(real_logits, fake_logits)
             penalty = self.lecam(real_logits, fake_logits)
             loss = loss + self.config.lecam * penalty
             shown["lecam"] = penalty.detach()

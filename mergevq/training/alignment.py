@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mergevq.config import TokenizerConfig
+from mergevq.errors import UsageError
 from mergevq.losses.alignment import Alignment
 from mergevq.models.encoder import Encoder
 from mergevq.models.frozen import Frozen
@@ -50,6 +51,12 @@ class GlobalAlignment(nn.Module):
         width = model.encoder.width
         self.teacher: EmaTeacher | Frozen
         if config.kind == "distill":
+            if config.weights is None and not config.download:
+                raise UsageError(
+                    f"the teacher {config.teacher} needs weights: --alignment.weights FILE, --alignment.download "
+                    "true to fetch them from timm's hub, --alignment.kind self for a teacher without any, or "
+                    "--alignment.kind none with --loss.alignment 0"
+                )
             teacher = load_timm_teacher(
                 config.teacher, weights=config.weights, pretrained=config.weights is None
             )

@@ -13,6 +13,7 @@ from typing import Literal
 from mergevq.config import TokenizerConfig
 from mergevq.data.loader import DataConfig
 from mergevq.errors import ConfigError, unknown_name
+from mergevq.models.merge import fewest
 
 Precision = Literal["auto", "32", "bf16"]
 KeepKind = Literal["fixed", "exponential", "gaussian", "uniform"]
@@ -29,7 +30,7 @@ def _check_choices(config: object, **choices: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """Weights of the loss terms; a weight of 0 leaves the term and its network out."""
+    """Weights of the loss terms. At 0 the perceptual, adversarial and alignment networks are left out too."""
 
     reconstruction: float = 1.0
     """Weight of the pixel loss."""
@@ -91,7 +92,9 @@ class AlignmentConfig:
     teacher: str = "vit_base_patch14_dinov2.lvd142m"
     """timm's name of the frozen teacher."""
     weights: str | None = None
-    """File with the teacher's weights; where it is missing timm's hub is asked."""
+    """File with the teacher's weights; without it `download` must be true."""
+    download: bool = False
+    """Whether timm may fetch the teacher's weights from its hub."""
     head_layers: int = 3
     """Linear layers between the class token and the teacher's features."""
     prototypes: int = 1024
@@ -228,6 +231,22 @@ class TokenizerRun:
     """For how long."""
 
     def __post_init__(self) -> None:
+        least = fewest(self.model.length, self.model.encoder.depth)
+        drawn = (
+            self.model.merge.keep
+            if self.keep.kind == "fixed"
+            else min(self.keep.least, self.model.merge.keep)
+        )
+        if drawn < least:
+            raise ConfigError(
+                f"{self.model.encoder.depth} blocks cannot merge {self.model.length} tokens into {drawn}; the "
+                f"smallest count that can be reached is {least} (keep.least, model.merge.keep)"
+            )
+        if (self.alignment.kind == "none") != (self.loss.alignment == 0):
+            raise ConfigError(
+                f"alignment.kind is {self.alignment.kind} and loss.alignment {self.loss.alignment}; "
+                "to align give both, to leave it out set the kind to none and the weight to 0"
+            )
         if self.keep.most > self.model.length:
             raise ConfigError(
                 f"keep.most {self.keep.most} exceeds the {self.model.length} positions of the grid"

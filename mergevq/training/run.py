@@ -16,6 +16,7 @@ import logging
 import math
 import platform
 import sys
+import tempfile
 import time
 import warnings
 from importlib import metadata
@@ -31,8 +32,8 @@ from mergevq.backends import Device
 from mergevq.config import to_dict
 from mergevq.data.loader import eval_loader, train_loader
 from mergevq.data.sources import open_source
-from mergevq.errors import CheckpointError, ConfigError, OutputError
-from mergevq.models.store import read_checkpoint, write_atomically
+from mergevq.errors import CheckpointError, ConfigError, MergeVQError, OutputError
+from mergevq.models.store import load, read_checkpoint, save, write_atomically
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.models.weight_selection import initialise_blocks, load_timm_blocks
 from mergevq.training.checkpoint import LAST, AtomicCheckpointIO, StepCheckpoint
@@ -80,18 +81,23 @@ def train_tokenizer(
     """
     _quieten_lightning()
     started = time.perf_counter()
-    last = _check_folder(config, out)
+    precision = _precision(config, device)
+    circumstances = {"devices": devices, "precision": precision}
+    last = _check_folder(config, out, circumstances)
     images_per_step = config.train.batch_size * config.train.accumulate * devices
     steps = total_steps(config, images_per_step)
     if last and last["mergevq"]["steps_done"] >= steps:
         logger.info("%s: all %d steps are done already", out, steps)
+        # A run that was killed between its last two files has an older tokenizer beside its checkpoint.
+        if not _is_current(out):
+            save(load(out / LAST), out)
         return out
     seed_everything(config.train.seed, verbose=False)
-    precision = _precision(config, device)
     tokenizer = initial or _fresh(config)
     if device.channels_last():
         tokenizer = tokenizer.to(memory_format=torch.channels_last)
     module = TokenizerTraining(config, tokenizer, steps, images_per_step)
+    module.circumstances = circumstances
     log = CsvLog(out, config.train.log_every, images_per_step)
     validation = eval_loader(
         config.data,
@@ -126,6 +132,10 @@ def train_tokenizer(
         logger.info("going on after step %d", done)
     loader = _train_loader(config, steps, done, trainer)
     trainer.fit(module, loader, ckpt_path=out / LAST if last else None, weights_only=True)
+    if module.steps_done != steps:
+        raise MergeVQError(
+            f"the run ended after {module.steps_done} of {steps} steps; the same command goes on"
+        )
     logger.info(
         "%d steps in %.0f s; the tokenizer is in %s", steps - done, time.perf_counter() - started, out
     )
@@ -182,13 +192,11 @@ def _precision(config: TokenizerRun, device: Device) -> str:
     return device.fast_precision()
 
 
-def _check_folder(config: TokenizerRun, out: Path) -> dict[str, Any] | None:
+def _check_folder(config: TokenizerRun, out: Path, circumstances: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint to go on from, if there is one and its settings are these."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     if not (out / LAST).exists():
@@ -198,12 +206,23 @@ def _check_folder(config: TokenizerRun, out: Path) -> dict[str, Any] | None:
     if not isinstance(before, dict):
         raise CheckpointError(f"{out / LAST} is not a checkpoint of a stage-1 run")
     changed = sorted(_differences(before, to_dict(config)) - _MAY_CHANGE)
+    changed += sorted(_differences(last["mergevq"].get("circumstances"), circumstances))
     if changed:
         raise ConfigError(
             f"{out} holds a run with other settings ({', '.join(changed)}); repeat its settings to go on, "
             "or choose another --out"
         )
     return last
+
+
+def _is_current(out: Path) -> bool:
+    """Whether the tokenizer in the run folder is that of the last checkpoint."""
+    try:
+        present = load(out).state_dict()
+    except CheckpointError:
+        return False
+    last = load(out / LAST).state_dict()
+    return all(torch.equal(value, last[name]) for name, value in present.items())
 
 
 def _differences(before: Any, now: Any, path: str = "") -> set[str]:

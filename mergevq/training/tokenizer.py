@@ -36,6 +36,7 @@ class TokenizerTraining(LightningModule):
         tokenizer: the weights that are trained.
         ema: their average, which is evaluated and saved.
         steps_done: optimiser steps so far.
+        circumstances: what else decides the weights: number of devices, precision; kept in the checkpoint.
         progress: the latest step's losses by name, detached.
     """
 
@@ -56,12 +57,14 @@ class TokenizerTraining(LightningModule):
         self.keeps = KeepSampler(config.keep, config.model.merge.keep, config.train.seed)
         self.failures = FailureLog(config.data.max_failures)
         self.steps_done = 0
+        self.circumstances: dict[str, Any] = {}
         self.progress: dict[str, torch.Tensor] = {}
         self._passes = 0
+        self._names: list[str] = []
         self._keep = 0
         self._targets: torch.Tensor | None = None
         if config.train.compile:
-            tokenizer.compile()
+            _compile(tokenizer, len(self.keeps.counts))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         trained = [*self.tokenizer.parameters()]
@@ -84,13 +87,15 @@ class TokenizerTraining(LightningModule):
         self.failures.update(batch.failures)
         if self._passes == 0:
             self._keep = self.keeps.draw()
+            self._names = []
+        self._names += batch.names
         self._generator_pass(batch)
         if self.critic is not None and self._adversarial:
             self._critic_pass(batch)
         self._passes += 1
         if self._passes == self.config.train.accumulate:
             self._passes = 0
-            self._step(batch)
+            self._step()
 
     @property
     def at_step_end(self) -> bool:
@@ -119,18 +124,19 @@ class TokenizerTraining(LightningModule):
         self._fakes = output.images.detach()
         self.progress = {name: value.detach() for name, value in terms.items()}
         self.progress["loss"] = total.detach()
-        self._check_finite(total, batch)
+        self._check_finite(total)
         self.manual_backward(total / self.config.train.accumulate)
 
     def _critic_pass(self, batch: Batch) -> None:
         """Adds the gradient of the discriminator's losses."""
         assert self.critic is not None
-        loss, shown = self.critic.discriminator_loss(to_float(batch.images), self._fakes)
+        last = self._passes == self.config.train.accumulate - 1
+        loss, shown = self.critic.discriminator_loss(to_float(batch.images), self._fakes, update=last)
         self.progress |= shown
-        self._check_finite(loss, batch)
+        self._check_finite(loss)
         self.manual_backward(loss / self.config.train.accumulate)
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self) -> None:
         """Steps both optimisers, unless a gradient is not finite, and moves the averages."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -141,7 +147,7 @@ class TokenizerTraining(LightningModule):
         for optimizer in active:
             parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
             norms.append(nn.utils.clip_grad_norm_(parameters, limit or float("inf"), foreach=True))
-        self._check_finite(torch.stack(norms).sum(), batch)
+        self._check_finite(torch.stack(norms).sum())
         for optimizer in active:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -158,18 +164,19 @@ class TokenizerTraining(LightningModule):
         if self.alignment is not None and self._targets is not None:
             self.alignment.update(self.tokenizer.encoder, self._targets)
 
-    def _check_finite(self, value: torch.Tensor, batch: Batch) -> None:
+    def _check_finite(self, value: torch.Tensor) -> None:
         if not torch.isfinite(value):
             shown = ", ".join(f"{name} {float(loss):.3g}" for name, loss in self.progress.items())
             raise NonFiniteError(
                 f"the loss or its gradient is not finite at step {self.steps_done} ({shown}); the weights are "
-                f"those of the step before. The batch was: {', '.join(batch.names)}"
+                f"those of the step before. The batch was: {', '.join(self._names)}"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what Lightning does not know of; plain values and tensors only."""
         checkpoint["mergevq"] = {
             "config": to_dict(self.config),
+            "circumstances": self.circumstances,
             "steps_done": self.steps_done,
             "keeps": self.keeps.state_dict(),
             "failures": self.failures.state_dict(),
@@ -178,8 +185,18 @@ class TokenizerTraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it back."""
+        # Lightning's own count of batches would end the epoch early: the loader begins where the run stopped.
+        checkpoint.pop("loops", None)
         state = checkpoint["mergevq"]
         self.steps_done = state["steps_done"]
         self.keeps.load_state_dict(state["keeps"])
         self.failures.load_state_dict(state["failures"])
         torch.set_rng_state(state["rng"])
+
+
+def _compile(tokenizer: Tokenizer, counts: int) -> None:
+    """Compiles the tokenizer in place: one graph for each kept count."""
+    # The adaptive weight goes backwards through the graph before the loss does.
+    torch._functorch.config.donated_buffer = False
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * counts)
+    tokenizer.compile()

@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 
+import mergevq
 from mergevq.config import override, to_dict
 from mergevq.errors import ConfigError
 from mergevq.training.checkpoint import LAST
 from mergevq.training.run import train_tokenizer
+from mergevq.training.tokenizer import TokenizerTraining
 
 PROGRAM = """
 import sys, torch, yaml
@@ -106,6 +108,46 @@ def test_killed_twice_equals_never_killed(whole_run, start, tmp_path):
     ).read_bytes()
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "killed")]
     assert [line.split(",")[:4] for line in logs[0]] == [line.split(",")[:4] for line in logs[1]]
+
+
+@pytest.mark.parametrize("crash", [1, 3, 8])
+def test_crash_at_any_share_of_the_run(small_run, cpu, tmp_path, monkeypatch, crash):
+    """Also before half of it, where Lightning's own count of batches would end the epoch early."""
+    config = override(small_run, {"train.steps": 10, "train.checkpoint_every": 1})
+    whole = train_tokenizer(config, tmp_path / "whole", cpu)
+    step = TokenizerTraining.training_step
+
+    def crashing(self, batch, index):
+        if self.steps_done == crash:
+            raise RuntimeError("power cut")
+        step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerTraining, "training_step", crashing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_tokenizer(config, tmp_path / "cut", cpu)
+    assert done(tmp_path / "cut" / LAST) == crash
+    train_tokenizer(config, tmp_path / "cut", cpu)
+    one, other = (torch.load(path / LAST, weights_only=True) for path in (whole, tmp_path / "cut"))
+    for part in ("state_dict", "optimizer_states", "mergevq"):
+        assert_same(one[part], other[part], part)
+
+
+def test_older_tokenizer_beside_a_finished_checkpoint_is_renewed(small_run, cpu, tmp_path):
+    out = train_tokenizer(small_run, tmp_path / "run", cpu)
+    expected = mergevq.load(out).state_dict()
+    mergevq.save(mergevq.create("tiny-32"), out)  # as if the run had been killed before its last file
+    train_tokenizer(small_run, out, cpu)
+    assert_same(dict(mergevq.load(out).state_dict()), dict(expected))
+
+
+def test_other_precision_does_not_continue_a_run(small_run, cpu, tmp_path):
+    config = override(small_run, {"train.precision": "auto"})
+    out = train_tokenizer(config, tmp_path / "run", cpu)
+    other = type(cpu)()
+    other.fast_precision = lambda: "bf16" if cpu.fast_precision() == "32" else "32"
+    with pytest.raises(ConfigError, match=r"other settings \(precision\)"):
+        train_tokenizer(config, out, other)
 
 
 def test_finished_run_stays_as_it_is(small_run, cpu, tmp_path):

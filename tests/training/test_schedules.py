@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mergevq.config import override
 from mergevq.errors import ConfigError
 from mergevq.presets import presets
 from mergevq.training.config import KeepConfig, OptimizerConfig
@@ -99,3 +100,14 @@ def test_impossible_counts_are_refused():
         KeepConfig(kind="gaussian", least=26, most=35)
     with pytest.raises(ConfigError, match="1 <= least <= most"):
         KeepConfig(kind="uniform", least=9, most=4)
+
+
+def test_counts_that_cannot_be_reached_are_refused_before_the_run():
+    run = recipe("tiny-32")
+    with pytest.raises(ConfigError, match="the smallest count that can be reached is 4"):
+        override(run, {"keep.least": 2})
+
+
+def test_alignment_is_on_or_off_altogether():
+    with pytest.raises(ConfigError, match=r"alignment\.kind is self and loss\.alignment 0"):
+        override(recipe("small-64"), {"alignment.kind": "self"})

@@ -192,10 +192,12 @@ def test_precision_is_what_was_asked(small_run, cpu, tmp_path, precision, monkey
     assert seen == [precision == "bf16"]
 
 
-def test_compiled_training_runs(small_run, cpu, tmp_path, monkeypatch):
+def test_compiled_training_runs(whole_run, cpu, tmp_path, monkeypatch):
+    """With the adaptive weight, which needs the graph twice."""
     monkeypatch.setattr(Tokenizer, "compile", lambda self: torch.nn.Module.compile(self, backend="aot_eager"))
-    quick = override(small_run, {"train.compile": True, "train.steps": 2, "keep.kind": "fixed"})
+    quick = override(whole_run, {"train.compile": True, "train.steps": 2, "keep.kind": "fixed"})
     out = train_tokenizer(quick, tmp_path / "run", cpu)
+    torch._dynamo.reset()
     assert not any("_orig_mod" in name for name in mergevq.load(out).state_dict())
 
 
@@ -203,8 +205,8 @@ def test_full_disk_leaves_the_last_checkpoint(small_run, cpu, tmp_path, monkeypa
     out = train_tokenizer(override(small_run, {"train.steps": 2}), tmp_path / "run", cpu)
     last, weights = (out / LAST).read_bytes(), (out / "model.safetensors").read_bytes()
 
-    def full(checkpoint, path):
-        path.write_bytes(b"half")
+    def full(checkpoint, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -244,7 +246,11 @@ def test_blocks_start_from_a_larger_network(small_run, cpu, tmp_path):
 
     teacher = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
-    start = {"train.blocks_from": str(tmp_path / "teacher.safetensors"), "optimizer.rate": 1e-12, "train.steps": 1}
+    start = {
+        "train.blocks_from": str(tmp_path / "teacher.safetensors"),
+        "optimizer.rate": 1e-12,
+        "train.steps": 1,
+    }
     out = train_tokenizer(override(small_run, start), tmp_path / "run", cpu)
     chosen = mergevq.load(out).encoder.blocks[0].mlp.up.weight  # (128, 32) of (512, 128)
     torch.testing.assert_close(chosen, teacher.blocks[0].mlp.fc1.weight[::4, ::4], atol=1e-6, rtol=0)
@@ -253,3 +259,9 @@ def test_blocks_start_from_a_larger_network(small_run, cpu, tmp_path):
 def test_tensorboard_is_an_option(small_run, cpu, tmp_path):
     out = train_tokenizer(override(small_run, {"train.tensorboard": True}), tmp_path / "run", cpu)
     assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_teacher_is_not_fetched_unasked(small_run, cpu, tmp_path):
+    asked = {"alignment.kind": "distill", "loss.alignment": 1.0, "alignment.view": 224}
+    with pytest.raises(UsageError, match=r"needs weights: --alignment\.weights FILE"):
+        train_tokenizer(override(small_run, asked), tmp_path / "run", cpu)
