@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,6 +168,7 @@ def test_every_operator_is_declared_with_an_example():
         assert isinstance(operator.example(torch.device("cpu"))[0], torch.Tensor)
 
 
-def test_the_package_refuses_a_second_name_for_itself():
+def test_the_package_refuses_a_second_name_for_itself(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # an installed package is not beside `backends`
     with pytest.raises(ImportError, match=r"import mergevq\.backends, not backends"):
         importlib.import_module("backends")
