@@ -35,7 +35,7 @@ def register(subparsers: Any) -> None:
         "--out", type=Path, default=Path("runs/demo"), help="where the results go [%(default)s]"
     )
     parser.add_argument("--device", help="auto, cuda, npu or cpu [auto]")
-    parser.add_argument("--steps", type=int, default=700, help="training steps of 8 crops [%(default)s]")
+    parser.add_argument("--steps", type=int, default=240, help="training steps of 16 crops [%(default)s]")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
 
@@ -86,11 +86,11 @@ def _config(steps: int) -> TokenizerRun:
             "data.path": DATA,
             "data.workers": 1,
             "train.steps": steps,
-            "train.batch_size": 8,
+            "train.batch_size": 16,
             "train.log_every": 50,
             "train.validate_every": max(steps // 4, 1),
             "train.checkpoint_every": 100,
-            "optimizer.rate": 4e-2,
+            "optimizer.rate": 2e-2,
             "optimizer.warmup": min(20, steps),
             "optimizer.ema": 0.99,
         },
