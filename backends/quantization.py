@@ -87,5 +87,5 @@ def _half_distribution(z: torch.Tensor, temperature: float) -> torch.Tensor:
     codebook = codes_of(torch.arange(2 ** z.shape[-1], device=z.device), z.shape[-1]).to(z.dtype)
     distribution = (2 * z @ codebook.T / temperature).softmax(dim=-1)
     # A product of two smaller probabilities would be subnormal, which makes matrix products on a CPU
-    # some fifteen times slower; what is dropped is far below the rounding of the sum.
+    # many times slower; what is dropped is far below the rounding of the sum.
     return F.threshold(distribution, torch.finfo(z.dtype).tiny ** 0.5, 0.0)

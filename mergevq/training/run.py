@@ -98,6 +98,28 @@ def train_tokenizer(
         tokenizer = tokenizer.to(memory_format=torch.channels_last)
     module = TokenizerTraining(config, tokenizer, steps, images_per_step)
     module.circumstances = circumstances
+    trainer = _trainer(config, out, device, devices, precision)
+    if trainer.is_global_zero:
+        _describe(config, out, device, devices, precision)
+        _log_header(config, tokenizer, device, precision, steps, images_per_step)
+    done = last["mergevq"]["steps_done"] if last else 0
+    if done:
+        logger.info("going on after step %d", done)
+    loader = _train_loader(config, steps, done, trainer)
+    trainer.fit(module, loader, ckpt_path=out / LAST if last else None, weights_only=True)
+    if module.steps_done != steps:
+        raise MergeVQError(
+            f"the run ended after {module.steps_done} of {steps} steps; the same command goes on"
+        )
+    logger.info(
+        "%d steps in %.0f s; the tokenizer is in %s", steps - done, time.perf_counter() - started, out
+    )
+    return out
+
+
+def _trainer(config: TokenizerRun, out: Path, device: Device, devices: int, precision: str) -> Trainer:
+    """Lightning's trainer for this device, with our checkpoints, log, validation and progress in place of its own."""
+    images_per_step = config.train.batch_size * config.train.accumulate * devices
     log = CsvLog(out, config.train.log_every, images_per_step)
     validation = eval_loader(
         config.data,
@@ -105,7 +127,7 @@ def train_tokenizer(
         batch_size=config.train.batch_size,
         limit=config.train.validate_images,
     )
-    trainer = Trainer(
+    return Trainer(
         **device.trainer_arguments(devices, precision),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=1,
@@ -124,22 +146,6 @@ def train_tokenizer(
         use_distributed_sampler=False,
         default_root_dir=out,
     )
-    if trainer.is_global_zero:
-        _describe(config, out, device, devices, precision)
-        _log_header(config, tokenizer, device, precision, steps, images_per_step)
-    done = last["mergevq"]["steps_done"] if last else 0
-    if done:
-        logger.info("going on after step %d", done)
-    loader = _train_loader(config, steps, done, trainer)
-    trainer.fit(module, loader, ckpt_path=out / LAST if last else None, weights_only=True)
-    if module.steps_done != steps:
-        raise MergeVQError(
-            f"the run ended after {module.steps_done} of {steps} steps; the same command goes on"
-        )
-    logger.info(
-        "%d steps in %.0f s; the tokenizer is in %s", steps - done, time.perf_counter() - started, out
-    )
-    return out
 
 
 def _fresh(config: TokenizerRun) -> Tokenizer:
