@@ -122,7 +122,7 @@ def test_names_become_different_pictures_inside_the_folder():
         "a/x.png",
         "a/x-2.png",
         "etc/passwd.png",
-        "root/y.png",
+        "etc/y.png",
         "picture.png",
         "builtin_p/f.png",
         "x.png",
