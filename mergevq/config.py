@@ -65,9 +65,14 @@ class MergeConfig:
     """K at the preset's resolution; `encode(keep=None)` uses it."""
     schedule: Schedule = "square"
     """Shape of the numbers merged a block over the depth."""
+    locality: float = 0.0
+    """How much nearness on the grid counts beside the similarity of keys; 0 is the paper's matching. Regions that
+    hang together are easier to recover from the codes alone."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "keep")
+        if not 0 <= self.locality < float("inf"):
+            raise ConfigError(f"merge.locality is {self.locality}; it must be a number from 0 upwards")
         _check_choice("merge.schedule", self.schedule, typing.get_args(Schedule))
 
 

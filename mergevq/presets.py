@@ -117,14 +117,17 @@ def small_64() -> TokenizerConfig:
 
 
 def _small(name: str, *, image_size: int, keep: int, width: int, depth: int) -> TokenizerConfig:
-    """A stem that folds 2 x 2 pixels, so that no layer runs at full resolution; two CNN stages."""
+    """A stem that folds 2 x 2 pixels, so that no layer runs at full resolution; two CNN stages.
+
+    Merging prefers neighbours, so that a short training suffices to recover the source.
+    """
     stages = {"patch": 2, "channels": 64, "multipliers": (1, 2), "blocks": 1}
     blocks = {"width": width, "depth": depth, "heads": width // 64, "layer_scale": 0.1}
     return TokenizerConfig(
         name=name,
         image_size=image_size,
         encoder=EncoderConfig(**stages, **blocks),  # type: ignore[arg-type]  # one dict for both halves
-        merge=MergeConfig(keep=keep),
+        merge=MergeConfig(keep=keep, locality=1.0),
         recovery=RecoveryConfig(width=width, heads=width // 64),
         decoder=DecoderConfig(**stages, **blocks),  # type: ignore[arg-type]
     )

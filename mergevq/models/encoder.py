@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mergevq.config import EncoderConfig, Schedule
+from mergevq.config import EncoderConfig, MergeConfig
 from mergevq.models.layers import ResidualBlock
 from mergevq.models.merge import merge_schedule
-from mergevq.models.position import grid_code
+from mergevq.models.position import grid_code, nearness_code
 from mergevq.models.tome import MergeState, ToMeBlock
 
 
@@ -40,9 +41,10 @@ class Encoder(nn.Module):
     without one the ViT would not see where a patch is.
     """
 
-    def __init__(self, config: EncoderConfig, schedule: Schedule):
+    def __init__(self, config: EncoderConfig, merging: MergeConfig):
         super().__init__()
-        self.schedule = schedule
+        self.schedule = merging.schedule
+        self.locality = merging.locality
         channels = [config.channels * multiplier for multiplier in config.multipliers]
         first = channels[0] if channels else config.width
         # A stem that folds pixels is a patch embedding; one that does not is an ordinary convolution.
@@ -76,16 +78,23 @@ class Encoder(nn.Module):
         x = features.flatten(2).transpose(1, 2)  # (B, L, D)
         x = x + grid_code(height, width, x.shape[-1], x.device) * self.position_gain
         x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)  # (B, 1 + L, D)
-        state = MergeState(x, None, None)
+        state = MergeState(x, None, None, self._place(x, height, width))
         plan = merge_schedule(height * width, keep, len(self.blocks), self.schedule)
         for block, merges in zip(self.blocks, plan, strict=True):
             state = block(state, merges)
         return _encoding(state, (height, width))
 
+    def _place(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor | None:
+        """(B, 1 + L, 4) the places of the class token, which is nowhere, and of all positions."""
+        if not self.locality:
+            return None
+        code = nearness_code(height, width, x.device) * self.locality**0.5
+        return F.pad(code, (0, 0, 1, 0)).expand(len(x), -1, -1)
+
 
 def _encoding(state: MergeState, grid: tuple[int, int]) -> Encoding:
     """Takes the class token away from the final state."""
-    tokens, size, source = state
+    tokens, size, source, _ = state
     if size is None or source is None:  # nothing was merged
         length = torch.arange(tokens.shape[1], device=tokens.device)
         source = length.expand(tokens.shape[0], -1)

@@ -28,3 +28,11 @@ def grid_code(height: int, width: int, dimensions: int, device: torch.device) ->
     return torch.cat(
         [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1
     ).flatten(0, 1)
+
+
+def nearness_code(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """(h*w, 4) unit vectors whose products fall with the distance on the grid, from 1 to near -1 at its far corner."""
+    rows = torch.arange(height, device=device) * (math.pi / height)
+    columns = torch.arange(width, device=device) * (math.pi / width)
+    row, column = (angles.flatten() for angles in torch.meshgrid(rows, columns, indexing="ij"))
+    return torch.stack([row.cos(), row.sin(), column.cos(), column.sin()], dim=-1) * 0.5**0.5

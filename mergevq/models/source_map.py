@@ -50,3 +50,24 @@ def most_likely_source(logits: torch.Tensor) -> torch.Tensor:
         state = state - opens.long()
     tokens.append(torch.zeros_like(state))
     return torch.cat(tokens[::-1], dim=1)
+
+
+@torch.no_grad()
+def source_with_starts(logits: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The most likely source map whose tokens begin at known positions.
+
+    What remains to be chosen at each position is independent of the others: one of the tokens that have
+    begun, and at the beginning of a token that token.
+
+    Args:
+        logits: (B, L, K), of a softmax over the tokens at each position.
+        starts: (B, K) int64, ascending from 0: the first position that each token covers.
+
+    Returns:
+        (B, L) int64 in [0, K).
+    """
+    positions = torch.arange(logits.shape[1], device=logits.device).unsqueeze(-1)  # (L, 1)
+    begins = starts.unsqueeze(1) == positions  # (B, L, K)
+    begun = starts.unsqueeze(1) <= positions
+    likeliest = logits.masked_fill(~begun, float("-inf")).argmax(dim=-1)
+    return torch.where(begins.any(dim=-1), begins.int().argmax(dim=-1), likeliest)

@@ -18,7 +18,7 @@ from mergevq.models.encoder import Encoder, Encoding
 from mergevq.models.lfq import Quantized, Quantizer
 from mergevq.models.merge import fewest, scaled_keep
 from mergevq.models.recovery import SourceRecovery
-from mergevq.models.source_map import most_likely_source
+from mergevq.models.source_map import most_likely_source, source_with_starts
 from mergevq.tokens import Tokens
 
 
@@ -43,7 +43,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         bits = config.quantizer.bits
-        self.encoder = Encoder(config.encoder, config.merge.schedule)
+        self.encoder = Encoder(config.encoder, config.merge)
         self.quantizer = Quantizer(config.encoder.width, bits)
         self.recovery = SourceRecovery(config.recovery, bits, config.grid)
         self.decoder = Decoder(config.decoder, bits)
@@ -88,15 +88,33 @@ class Tokenizer(nn.Module):
         codes = recover(self.quantizer.codes(indices), source)
         return self.decoder(codes, grid).float().clamp(-1, 1)
 
-    def recover_source(self, indices: torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
-        """(B, L) int64: the source that the recovery model reads off (B, K) indices alone."""
+    def recover_source(
+        self,
+        indices: torch.Tensor,
+        grid: tuple[int, int] | None = None,
+        starts: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The source that the recovery model reads off indices alone, or off indices and where they begin.
+
+        Args:
+            indices: (B, K) int64, in canonical order.
+            grid: (h, w); by default the preset's.
+            starts: (B, K) int64, ascending from 0: the first position of each token, where it is known.
+
+        Returns:
+            (B, L) int64 in [0, K).
+
+        Raises:
+            UsageError: more indices than positions.
+        """
         grid = grid or (self.config.grid, self.config.grid)
         if indices.dim() != 2 or not 0 < indices.shape[1] <= grid[0] * grid[1]:
             raise UsageError(
                 f"indices are {tuple(indices.shape)}; a {grid[0]} x {grid[1]} grid takes (B, K) with "
                 f"1 <= K <= {grid[0] * grid[1]}"
             )
-        return most_likely_source(self.recovery(self.quantizer.codes(indices), grid))
+        logits = self.recovery(self.quantizer.codes(indices), grid)
+        return most_likely_source(logits) if starts is None else source_with_starts(logits, starts)
 
     def forward(self, images: torch.Tensor, keep: int) -> Output:
         """One training pass: (B, 3, H, W) images in [-1, 1] and the K of this step."""

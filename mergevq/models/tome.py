@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mergevq.backends import bipartite_match, merge
@@ -24,6 +25,8 @@ class MergeState(NamedTuple):
     """(B, T) positions each token stands for; None where all are one."""
     source: torch.Tensor | None
     """(B, 1 + L) int64 slot of the class token and of each position; None before the first merge."""
+    place: torch.Tensor | None = None
+    """(B, T, P) where each token lies, in the measure of `nearness_code`; None where that does not count."""
 
 
 class ToMeBlock(nn.Module):
@@ -51,14 +54,23 @@ class ToMeBlock(nn.Module):
         Returns:
             T - merges tokens.
         """
-        x, size, source = state
+        x, size, source, place = state
         attended, keys = self.attention(self.norm1(x), size)
         x = x + attended * self.scale1
         if merges:
             length = x.shape[1] - merges
-            assign = bipartite_match(keys.detach(), merges, 1)
+            assign = bipartite_match(_metric(keys.detach(), place), merges, 1)
             ones = x.new_ones(x.shape[:2], dtype=torch.float32) if size is None else size
+            if place is not None:
+                place, _ = merge(place, ones, assign, length)
             x, size = merge(x, ones, assign, length)
             source = follow(source, assign)
         x = x + self.mlp(self.norm2(x)) * self.scale2
-        return MergeState(x, size, source)
+        return MergeState(x, size, source, place)
+
+
+def _metric(keys: torch.Tensor, place: torch.Tensor | None) -> torch.Tensor:
+    """What similarity is measured on: the keys, and beside them, where it counts, the place."""
+    if place is None:
+        return keys
+    return torch.cat([F.normalize(keys.float(), dim=-1), place], dim=-1)

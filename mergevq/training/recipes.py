@@ -98,7 +98,7 @@ def _small(model: TokenizerConfig) -> TokenizerRun:
             lecam=0.0,
             commitment=0.05,
             entropy=0.01,
-            source=0.004,
+            source=0.007,
             alignment=0.0,
         ),
         alignment=AlignmentConfig(kind="none"),

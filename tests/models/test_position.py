@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mergevq.models.position import grid_code, sincos
+from mergevq.models.position import grid_code, nearness_code, sincos
 
 
 def test_sincos_equals_its_formula():
@@ -33,3 +35,14 @@ def test_all_positions_of_a_large_grid_differ():
 def test_a_larger_grid_continues_a_smaller_one():
     small, large = (grid_code(side, side, 8, torch.device("cpu")).view(side, side, 8) for side in (4, 6))
     assert torch.equal(large[:4, :4], small)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_nearness_falls_with_the_distance(height, width):
+    code = nearness_code(height, width, torch.device("cpu"))
+    torch.testing.assert_close(code.norm(dim=-1), torch.ones(height * width))
+    products = (code @ code.T).view(height, width, height, width)
+    along = products[0, 0]  # from the first corner
+    assert (along.diff(dim=0) < 1e-6).all() and (along.diff(dim=1) < 1e-6).all()
+    torch.testing.assert_close(products[0, 0].diagonal(), products[-1, -1].flip(0, 1).diagonal())

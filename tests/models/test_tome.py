@@ -70,3 +70,19 @@ def test_gradient_reaches_every_token_and_matching_takes_none(block):
     block.zero_grad()
     block(MergeState(x, None, None), 6).tokens.square().sum().backward()
     assert block.attention.qkv.weight.grad.abs().max() == 0
+
+
+def test_places_are_averaged_as_tokens_are(block):
+    state = start()._replace(place=torch.randn(2, 13, 4))
+    after = block(block(state, 4), 3)
+    for row in range(2):
+        for slot in range(6):
+            members = after.source[row] == slot
+            torch.testing.assert_close(after.place[row, slot], state.place[row, members].mean(dim=0))
+
+
+def test_a_strong_place_decides_who_merges(block):
+    """Tokens in pairs at the same place, the partner always of the other parity."""
+    place = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])).float() * 1e3
+    state = MergeState(torch.randn(1, 9, 8), None, None, torch.cat([torch.zeros(1, 4), place])[None])
+    assert block(state, 4).source.tolist() == [[0, 1, 1, 2, 2, 3, 3, 4, 4]]
