@@ -7,11 +7,13 @@ device and the metadata of the tensors (see `registry`).
 if not __name__.startswith("mergevq."):
     raise ImportError("import mergevq.backends, not backends: two names would mean two operator registries")
 
-from mergevq.backends.attention import sized_attention
+from mergevq.backends.attention import decode_attention, sized_attention
+from mergevq.backends.convolution import convolution3x3
 from mergevq.backends.device import Device, Probe, devices, select
 from mergevq.backends.merging import bipartite_match, merge, recover
 from mergevq.backends.quantization import codes_of, lfq_entropies, lfq_quantize
 from mergevq.backends.registry import OK, Operator, Reject, op, operators, reference_only
+from mergevq.backends.transformer import rms_norm, rope, swiglu
 
 __all__ = [
     "OK",
@@ -21,6 +23,8 @@ __all__ = [
     "Reject",
     "bipartite_match",
     "codes_of",
+    "convolution3x3",
+    "decode_attention",
     "devices",
     "lfq_entropies",
     "lfq_quantize",
@@ -29,8 +33,11 @@ __all__ = [
     "operators",
     "recover",
     "reference_only",
+    "rms_norm",
+    "rope",
     "select",
     "sized_attention",
+    "swiglu",
 ]
 
 # Importing a device's folder registers its operators; a device must be known before a tensor of

@@ -1,6 +1,6 @@
-"""Attention over tokens that stand for several positions each.
+"""Attention over tokens that stand for several positions each, and over a cache of keys and values.
 
-Legend: B batch, M heads, T tokens, E head width.
+Legend: B batch, M heads, T tokens, S cached tokens, E head width.
 """
 
 from __future__ import annotations
@@ -38,3 +38,28 @@ def sized_attention(
     """
     bias = None if log_size is None else log_size[:, None, None, :].to(query.dtype)  # (B, 1, 1, T)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+def _decode_example(device: torch.device) -> tuple:
+    query, key, value, _ = _example(device)
+    valid = torch.arange(10, device=device) < torch.tensor([[7], [10]], device=device)
+    return query[:, :, :1], key, value, valid.unsqueeze(1)
+
+
+@op("decode_attention", example=_decode_example)
+def decode_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, valid: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of the newest tokens to a cache in which each row may hold another number of tokens.
+
+    Args:
+        query: (B, M, T, E).
+        key: (B, M, S, E), slots without a token included; may be a view of a larger buffer.
+        value: (B, M, S, E).
+        valid: (1 or B, 1 or T, S) bool, the slots that each query sees, at least one each; None: all.
+
+    Returns:
+        (B, M, T, E) in the dtype of `query`.
+    """
+    mask = None if valid is None else valid.unsqueeze(1)  # (B, 1, T, S)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

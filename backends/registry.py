@@ -10,6 +10,10 @@ A call looks at the device type of its first tensor, asks that device's implemen
 priority, and takes the first that accepts; where none does, the reference. `when` may look only at
 metadata (dtype, shape, requires_grad, device), never at values: resolution costs no synchronisation
 and traces under torch.compile. Under torch.export the reference is always taken.
+
+Where every implementation refuses, the call falls back: it is logged, and an error in strict mode. An
+implementation that is a shortcut for some calls, on a device that computes the reference well, is
+registered with `optional=True`: its refusal is no fallback.
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ class Implementation:
     run: Callable[..., Any]
     when: Callable[..., Verdict]
     priority: int
+    optional: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Resolution:
     name: str
     run: Callable[..., Any]
     rejected: tuple[tuple[str, str], ...] = ()
+    fallback: bool = False
+    """Whether the reference runs although an implementation that is not optional was asked."""
 
 
 class Operator:
@@ -80,6 +87,7 @@ class Operator:
         name: str | None = None,
         when: Callable[..., Verdict] = lambda *_, **__: OK,
         priority: int = 0,
+        optional: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Registers an implementation for tensors of a device type.
 
@@ -88,6 +96,7 @@ class Operator:
             name: how it is called in logs and by `doctor`; the function's name by default.
             when: sees the call's arguments; answers OK or `Reject(reason)` from metadata alone.
             priority: higher is asked first; equal priorities in order of registration.
+            optional: whether its refusal leaves the call to the reference without a word.
 
         Raises:
             ValueError: the device already has an implementation of this name.
@@ -98,7 +107,7 @@ class Operator:
             present = self._implementations.setdefault(device, [])
             if any(other.name == chosen for other in present):
                 raise ValueError(f"operator {self.name} already has an implementation {chosen!r} on {device}")
-            present.append(Implementation(chosen, device, run, when, priority))
+            present.append(Implementation(chosen, device, run, when, priority, optional))
             present.sort(key=lambda implementation: -implementation.priority)
             return run
 
@@ -113,16 +122,18 @@ class Operator:
         if _forced_reference or torch.compiler.is_exporting():
             return Resolution("reference", self.reference)
         rejected: tuple[tuple[str, str], ...] = ()
+        fallback = False
         for implementation in self._implementations.get(args[0].device.type, ()):
             verdict = implementation.when(*args, **kwargs)
             if verdict is None:
                 return Resolution(implementation.name, implementation.run, rejected)
             rejected = (*rejected, (implementation.name, verdict.reason))
-        return Resolution("reference", self.reference, rejected)
+            fallback = fallback or not implementation.optional
+        return Resolution("reference", self.reference, rejected, fallback)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         resolution = self.resolve(*args, **kwargs)
-        if resolution.rejected and resolution.name == "reference":
+        if resolution.fallback:
             self._fell_back(resolution.rejected, args[0].device.type)
         return resolution.run(*args, **kwargs)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+import mergevq.backends.cpu.convolution
 import mergevq.backends.cpu.merging  # noqa: F401  (registers the operators)
 from mergevq.backends.device import Device, Probe
 

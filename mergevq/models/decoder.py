@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from mergevq.config import DecoderConfig
-from mergevq.models.layers import MixMlp, ResidualBlock, SelfAttention, Upsample, group_norm, on_grid
+from mergevq.models.layers import (
+    MixMlp,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    group_norm,
+    normalised_silu,
+    on_grid,
+)
 
 
 class MixBlock(nn.Module):
@@ -68,7 +76,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x, grid)
         image = self.project(x.unflatten(1, grid).permute(0, 3, 1, 2))  # (B, C, h, w)
-        image = self.out(F.silu(self.norm(self.stages(image))))
+        image = self.out(normalised_silu(self.norm, self.stages(image)))
         return F.pixel_shuffle(image, self.patch)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mergevq.config import EncoderConfig, MergeConfig
-from mergevq.models.layers import ResidualBlock
+from mergevq.models.layers import Conv3x3, ResidualBlock
 from mergevq.models.merge import merge_schedule
 from mergevq.models.position import grid_code, nearness_code
 from mergevq.models.tome import MergeState, ToMeBlock
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         first = channels[0] if channels else config.width
         # A stem that folds pixels is a patch embedding; one that does not is an ordinary convolution.
         self.stem = (
-            nn.Conv2d(3, first, 3, padding=1, bias=False)
+            Conv3x3(3, first, bias=False)
             if config.patch == 1
             else nn.Conv2d(3, first, config.patch, stride=config.patch)
         )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mergevq.backends import sized_attention
+from mergevq.backends import convolution3x3, sized_attention
 
 
 class SelfAttention(nn.Module):
@@ -82,6 +82,22 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
 
 
+def normalised_silu(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """SiLU after a normalisation; in place where no gradient needs what was there before."""
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps the resolution, through the device's operator."""
+
+    def __init__(self, channels: int, out: int, bias: bool = True):
+        super().__init__(channels, out, 3, padding=1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) to (B, out, h, w)."""
+        return convolution3x3(x, self.weight, self.bias)
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, 3x3 convolution, twice, beside a skip connection.
 
@@ -91,15 +107,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out: int):
         super().__init__()
         self.norm1 = group_norm(channels)
-        self.conv1 = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+        self.conv1 = Conv3x3(channels, out, bias=False)
         self.norm2 = group_norm(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.conv2 = Conv3x3(out, out, bias=False)
         self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to (B, out, h, w)."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(normalised_silu(self.norm1, x))
+        return self.skip(x) + self.conv2(normalised_silu(self.norm2, hidden))
 
 
 class Upsample(nn.Module):
@@ -107,7 +123,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.conv = Conv3x3(channels, 4 * channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w)."""

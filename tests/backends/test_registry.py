@@ -89,6 +89,28 @@ def test_strict_mode_accepts_a_device_without_implementations(double, monkeypatc
     assert double(torch.ones(3)).tolist() == [2, 2, 2]
 
 
+def test_an_optional_implementation_may_refuse(double, monkeypatch, caplog):
+    double.impl("cpu", name="small", when=small_only, optional=True)(lambda x: x * 20)
+    monkeypatch.setattr(registry, "_STRICT", True)
+    assert double(torch.ones(2)).tolist() == [20, 20]
+    with caplog.at_level(logging.WARNING, logger="mergevq"):
+        assert double(torch.ones(3)).tolist() == [2, 2, 2]
+    assert not caplog.records
+    resolution = double.resolve(torch.ones(3))
+    assert resolution.rejected == (("small", "3 elements, at most 2"),) and not resolution.fallback
+
+
+def test_an_optional_implementation_does_not_excuse_another(double, monkeypatch):
+    double.impl("cpu", name="shortcut", when=small_only, optional=True, priority=1)(lambda x: x * 20)
+    double.impl("cpu", name="usual", when=lambda x: OK if x.numel() < 4 else Reject("too many"))(
+        lambda x: 2 * x
+    )
+    monkeypatch.setattr(registry, "_STRICT", True)
+    assert double(torch.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(FallbackError, match=r"shortcut: 4 elements.*usual: too many"):
+        double(torch.ones(4))
+
+
 def test_strict_mode_is_an_environment_variable(run_python):
     code = """
 import importlib, os
@@ -163,6 +185,7 @@ def test_every_operator_is_declared_with_an_example():
         "recover",
         "lfq_quantize",
         "lfq_entropies",
+        "convolution3x3",
     } <= names
     for operator in operators().values():
         assert isinstance(operator.example(torch.device("cpu"))[0], torch.Tensor)
