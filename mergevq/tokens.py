@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -54,3 +55,20 @@ class Tokens:
     def __getitem__(self, rows: slice) -> Tokens:
         """The tokens of a slice of the batch."""
         return Tokens(self.indices[rows], self.source[rows], self.sizes[rows], self.grid)
+
+
+class TokenBatch(NamedTuple):
+    """Tokens of several images, of which each may keep another number, with their classes."""
+
+    labels: torch.Tensor
+    """(B,) int64 in [0, classes)."""
+    indices: torch.Tensor
+    """(B, Kmax) int64; 0 past the kept count of a row."""
+    source: torch.Tensor
+    """(B, L) int64 in [0, kept count of the row)."""
+    keep: torch.Tensor
+    """(B,) int64."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        """The same batch on another device."""
+        return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in self))

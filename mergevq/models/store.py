@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
 from mergevq.errors import CheckpointError, MergeVQError, OutputError
@@ -94,30 +95,61 @@ def load(where: str | Path) -> Tokenizer:
 
 
 def _load_folder(folder: Path) -> Tokenizer:
-    described = _described(folder)
+    described = read_description(folder, FORMAT)
+    return _filled(described.get("config"), read_weights(folder, described), folder / WEIGHTS)
+
+
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
+    """The config.json of a folder.
+
+    Args:
+        folder: of a tokenizer or a generator.
+        kind: the format that it must name, "mergevq-tokenizer" say.
+
+    Raises:
+        CheckpointError: there is none, or it describes something else.
+    """
+    path = folder / CONFIG
+    what = kind.removeprefix("mergevq-")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a {what}: it has no {CONFIG}")
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(described, dict) or described.get("format") != kind:
+        raise CheckpointError(f"{path} does not describe a mergevq {what}")
+    return described
+
+
+def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights beside a description.
+
+    Raises:
+        CheckpointError: they are missing, or not the ones that it describes.
+    """
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CheckpointError(f"{folder} has a {CONFIG} and no {WEIGHTS}")
     if sha256(weights) != described.get("sha256"):
         raise CheckpointError(f"{weights} is truncated or is not the file that its {CONFIG} describes")
     try:
-        tensors = load_file(weights)
+        return load_file(weights)
     except SafetensorError as error:
         raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
-    return _filled(described.get("config"), tensors, weights)
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not a tokenizer: it has no {CONFIG}")
+def fill(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
+    """Gives a model these weights, all of them and no others.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
     try:
-        described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise CheckpointError(f"{path} does not describe a mergevq tokenizer")
-    return described
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"{where} does not fit its configuration: {first}") from error
 
 
 def _load_training_checkpoint(path: Path) -> Tokenizer:
@@ -164,11 +196,7 @@ def _filled(config: Any, tensors: dict[str, torch.Tensor], where: Path) -> Token
         tokenizer = Tokenizer(from_dict(TokenizerConfig, config))
     except MergeVQError as error:
         raise CheckpointError(f"{where} has a configuration that cannot be used: {error}") from error
-    try:
-        tokenizer.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{where} does not fit its configuration: {first}") from error
+    fill(tokenizer, tensors, where)
     return tokenizer
 
 
@@ -192,6 +220,34 @@ def _download(repository: str) -> Path:
         raise CheckpointError(
             f"{repository} is no folder here and cannot be had from the hub: {reason}"
         ) from error
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 of the weights, by name, that decide what a code and a source map mean.
+
+    Those are the encoder's, the quantiser's and the decoder's; a folder and a checkpoint of one model have
+    the same. Source recovery is left out: tokens stay valid while it is fine-tuned.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(tokenizer.state_dict().items()):
+        if not name.startswith("recovery."):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_fingerprint(tokenizer: Tokenizer, expected: str) -> None:
+    """Makes sure that a tokenizer is the one that tokens were made by.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    own = fingerprint(tokenizer)
+    if own != expected:
+        raise CheckpointError(
+            f"the tokens were made by another tokenizer (fingerprint {expected[:12]}, this one has "
+            f"{own[:12]}); give the checkpoint that they were encoded with"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mergevq.models.source_map import most_likely_source
+from mergevq.models.source_map import most_likely_source, source_with_starts
 
 
 def valid_maps(length, keep):
@@ -57,3 +57,19 @@ def test_certain_logits_give_the_map_they_mean(keep):
     source = torch.cat([torch.arange(keep), torch.randint(0, keep, (20,), generator=generator)]).unsqueeze(0)
     logits = torch.nn.functional.one_hot(source, keep) * 50.0
     assert torch.equal(most_likely_source(logits), source)
+
+
+@given(st.integers(1, 4), st.integers(4, 7), st.integers(0, 10**6))
+def test_known_starts_leave_the_likeliest_map_that_has_them(keep, length, seed):
+    """Against every map of that length."""
+    generator = torch.Generator().manual_seed(seed)
+    later = torch.randperm(length - 1, generator=generator)[: keep - 1].sort().values + 1
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), later])
+    logits = torch.randn(1, length, keep, generator=generator)
+    scores = logits.log_softmax(dim=-1)[0]
+
+    maps = [
+        m for m in valid_maps(length, keep) if [m.index(token) for token in range(keep)] == starts.tolist()
+    ]
+    best = max(maps, key=lambda m: sum(float(scores[i, token]) for i, token in enumerate(m)))
+    assert source_with_starts(logits, starts[None])[0].tolist() == list(best)

@@ -1,0 +1,151 @@
+"""The one description of a class-conditional generator, and the named sizes.
+
+Three generators share one Transformer and differ only in how tokens are laid out as a sequence, in who
+attends to whom, and in what the cache keeps: `raster` (LlamaGen's order over all L positions),
+`merge_ar` (the same order; duplicates leave the context) and `rand_ar` (the K kept tokens, any order).
+
+Legend: L positions of the grid, K kept tokens, D width, d code bits, P sub-codes of a code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mergevq.config import TokenizerConfig
+from mergevq.errors import ConfigError, UsageError, unknown_name
+
+GeneratorKind = Literal["raster", "merge_ar", "rand_ar"]
+HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig:
+    """A decoder-only Transformer over the codes of one tokenizer.
+
+    Source: LlamaGen (arXiv:2406.06525) for the backbone; Open-MAGVIT2 (arXiv:2409.04410) for the sub-codes.
+    """
+
+    name: str = "L"
+    """The size's name."""
+    kind: GeneratorKind = "merge_ar"
+    """The order of the tokens and what of them stays in the context."""
+    width: int = 1024
+    """D, a multiple of 64, which is the width of a head."""
+    depth: int = 24
+    """Transformer blocks."""
+    split: tuple[int, ...] = (9, 9)
+    """Bits of each sub-code, lowest bits first; their sum is d. (14,) is one vocabulary of 16384."""
+    head_depth: int = 2
+    """Blocks of the small causal Transformer over the sub-codes of one token."""
+    classes: int = 1000
+    """Number of classes; one more embedding stands for none."""
+    grid: int = 16
+    """Positions a side; L is its square."""
+    counts: tuple[int, ...] = (144,)
+    """The kept counts of the tokens that it is trained on, ascending."""
+    window: int = 16
+    """merge_ar: how many of the latest tokens stay visible whether they are duplicates or not, itself counted."""
+    dropout: float = 0.1
+    """Share of activations dropped after the embeddings, the attention and the MLP."""
+    class_dropout: float = 0.1
+    """Share of training samples whose class is withheld, which guidance needs."""
+    prefix_rotation: Literal["identity", "zero"] = "identity"
+    """How rotary embedding treats class and instruction; LlamaGen's weights expect "zero"."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in typing.get_args(GeneratorKind):
+            raise ConfigError(unknown_name("generator kind", self.kind, typing.get_args(GeneratorKind)))
+        for name in ("width", "depth", "head_depth", "classes", "grid", "window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % HEAD_WIDTH:
+            raise ConfigError(f"width is {self.width}; it must be a multiple of {HEAD_WIDTH}")
+        for name in ("dropout", "class_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if self.prefix_rotation not in ("identity", "zero"):
+            raise ConfigError(f"prefix_rotation is {self.prefix_rotation!r}; it must be identity or zero")
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        if not self.split or min(self.split) < 1 or max(self.split) > 16:
+            raise ConfigError(f"split is {self.split}; each sub-code takes 1 to 16 bits")
+        if not self.counts or list(self.counts) != sorted(set(self.counts)):
+            raise ConfigError(f"counts are {self.counts}; they must ascend")
+        if self.counts[0] < 1 or self.counts[-1] > self.length:
+            raise ConfigError(f"counts {self.counts} must lie between 1 and the {self.length} positions")
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.width // HEAD_WIDTH
+
+    @property
+    def hidden(self) -> int:
+        """Width of the SwiGLU: 8/3 of D, rounded up to a multiple of 256."""
+        return -(-int(8 * self.width / 3) // 256) * 256
+
+    @property
+    def bits(self) -> int:
+        """d, bits of a code."""
+        return sum(self.split)
+
+    @property
+    def length(self) -> int:
+        """L, positions of the grid."""
+        return self.grid**2
+
+
+# Width and depth; B to XXL are LlamaGen's, the others are for experiments on a CPU.
+_SIZES = {
+    "nano": (128, 4),
+    "tiny": (192, 6),
+    "small": (384, 8),
+    "B": (768, 12),
+    "L": (1024, 24),
+    "XL": (1280, 36),
+    "XXL": (1536, 48),
+}
+
+
+def generator_sizes() -> list[str]:
+    """The names that `create_generator` takes."""
+    return list(_SIZES)
+
+
+def generator_config(
+    size: str, kind: GeneratorKind, tokenizer: TokenizerConfig, **changes: Any
+) -> GeneratorConfig:
+    """The configuration of a size for the codes of a tokenizer.
+
+    Args:
+        size: a name of `generator_sizes`.
+        kind: "raster", "merge_ar" or "rand_ar".
+        tokenizer: decides the grid, the split of its bits into two sub-codes, and the kept count.
+        changes: other values for fields.
+
+    Raises:
+        UsageError: an unknown size or field; the nearest one is named.
+    """
+    if size not in _SIZES:
+        raise UsageError(unknown_name("generator size", size, _SIZES))
+    fields = [field.name for field in dataclasses.fields(GeneratorConfig)]
+    for name in changes:
+        if name not in fields:
+            raise ConfigError(unknown_name("generator setting", name, fields))
+    width, depth = _SIZES[size]
+    bits = tokenizer.quantizer.bits
+    settings: dict[str, Any] = {
+        "name": size,
+        "kind": kind,
+        "width": width,
+        "depth": depth,
+        "head_depth": 1 if width < 768 else 2,
+        "split": (bits - bits // 2, bits // 2) if bits > 1 else (1,),
+        "grid": tokenizer.grid,
+        "counts": (tokenizer.merge.keep,),
+    }
+    return GeneratorConfig(**settings | changes)
