@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 from mergevq.presets import presets
 
 if TYPE_CHECKING:
-    from mergevq.models.store import create, load, save
+    from mergevq.generation.store import create_generator, load, save
+    from mergevq.models.store import create
     from mergevq.tokens import Tokens
 
 __version__ = "0.1.0"
 
-__all__ = ["Tokens", "create", "load", "presets", "save"]
+__all__ = ["Tokens", "create", "create_generator", "load", "presets", "save"]
 
 _HOMES = {
     "Tokens": "mergevq.tokens",
     "create": "mergevq.models.store",
-    "load": "mergevq.models.store",
-    "save": "mergevq.models.store",
+    "create_generator": "mergevq.generation.store",
+    "load": "mergevq.generation.store",
+    "save": "mergevq.generation.store",
 }
 
 

@@ -1,0 +1,216 @@
+"""From classes to images: a generator and the tokenizer whose codes it speaks.
+
+Legend: B images, L positions, K kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mergevq.errors import UsageError
+from mergevq.generation.guidance import GuidanceSchedule
+from mergevq.generation.layout_bank import draw_layouts
+from mergevq.generation.parallel import generate_at
+from mergevq.generation.request import CacheUse, Request
+from mergevq.generation.sampling import Sampling, row_seeds
+from mergevq.generation.sequential import generate_raster
+from mergevq.models.generator import Generator
+from mergevq.models.tokenizer import Tokenizer
+from mergevq.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Tokens of some of the images that were asked for.
+
+    Attributes:
+        rows: (b,) int64, which of the B images these are.
+        tokens: of these images; raster and merge_ar give one token a position.
+        cache: what it took to make them.
+    """
+
+    rows: torch.Tensor
+    tokens: Tokens
+    cache: CacheUse
+
+
+class ImageGenerator(nn.Module):
+    """A generator with its tokenizer: classes in, images out.
+
+    Attributes:
+        model: the generator.
+        tokenizer: turns its tokens into images.
+    """
+
+    def __init__(self, model: Generator, tokenizer: Tokenizer):
+        super().__init__()
+        config, theirs = model.config, tokenizer.config
+        if (config.bits, config.grid) != (theirs.quantizer.bits, theirs.grid):
+            raise UsageError(
+                f"generator and tokenizer do not belong together: codes of {config.bits} bits on a grid of "
+                f"{config.grid} a side against {theirs.quantizer.bits} bits and {theirs.grid}"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @property
+    def kind(self) -> str:
+        """raster, merge_ar or rand_ar."""
+        return self.model.config.kind
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        labels: torch.Tensor | Sequence[int],
+        *,
+        seed: int | Sequence[int] = 0,
+        guidance: float = 1.0,
+        guidance_schedule: GuidanceSchedule | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        steps: int | None = None,
+        keep: int | Sequence[int] | torch.Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> torch.Tensor:
+        """Images of classes.
+
+        Args:
+            labels: (B,) classes, in [0, classes).
+            seed: image i has seed + i; or one seed an image. The seed decides the image, whatever else is in the batch.
+            guidance: scale of classifier-free guidance; 1 is none and costs one pass instead of two.
+            guidance_schedule: "constant", or "linear" from 1 up; by default linear for rand_ar, else constant.
+            temperature: of the distribution that is drawn from; 0 takes the likeliest code.
+            top_k: only the k likeliest of a vocabulary; 0 is no limit.
+            top_p: only the likeliest that together reach this probability.
+            steps: passes of rand_ar for K tokens, each decoding several; by default K. The others take L.
+            keep: K for all or for each, one of those it was trained on. By default merge_ar takes the middle one,
+                and rand_ar draws from those of the training images.
+            progress: called with the number of passes done and the number of all.
+
+        Returns:
+            (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            UsageError: a class, a count, a number of steps or a setting that does not exist.
+        """
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        images: torch.Tensor | None = None
+        parts = self.generate_tokens(
+            labels,
+            seed=seed,
+            guidance=guidance,
+            guidance_schedule=guidance_schedule,
+            sampling=Sampling(**settings),  # type: ignore[arg-type]  # one float or int each
+            steps=steps,
+            keep=keep,
+            progress=progress,
+        )
+        for part in parts:
+            painted = self.tokenizer.decode(part.tokens)
+            if images is None:
+                images = painted.new_empty(len(labels), *painted.shape[1:])
+            images[part.rows] = painted
+        assert images is not None
+        return images
+
+    @torch.inference_mode()
+    def generate_tokens(
+        self,
+        labels: torch.Tensor | Sequence[int],
+        *,
+        seed: int | Sequence[int] = 0,
+        guidance: float = 1.0,
+        guidance_schedule: GuidanceSchedule | None = None,
+        sampling: Sampling | None = None,
+        steps: int | None = None,
+        keep: int | Sequence[int] | torch.Tensor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Generated]:
+        """The tokens of such images, in one part, or in one for each kept count that rand_ar draws.
+
+        The arguments are those of `generate`; `sampling` holds temperature, top_k and top_p.
+        """
+        labels = self._checked_labels(labels)
+        self._check_steps(steps)
+        counts = self._counts(keep, len(labels))
+        seeds = row_seeds(seed, len(labels))
+        request = Request(
+            labels=labels,
+            keep=counts,
+            seeds=seeds,
+            sampling=sampling or Sampling(),
+            guidance=guidance,
+            guidance_schedule=guidance_schedule or ("linear" if self.kind == "rand_ar" else "constant"),
+            progress=progress,
+        )
+        if self.kind != "rand_ar":
+            yield self._in_raster_order(request)
+            return
+        positions = draw_layouts(self.model, labels, counts, seeds)
+        for count in positions.sum(dim=1).unique().tolist():
+            yield self._at_positions(request, positions, count, steps)
+
+    def _in_raster_order(self, request: Request) -> Generated:
+        codes, cache = generate_raster(self.model, request)
+        each = torch.arange(codes.shape[1], device=codes.device).expand_as(codes)
+        tokens = Tokens(codes, each, torch.ones_like(codes), self._grid)
+        return Generated(torch.arange(len(codes), device=codes.device), tokens, cache)
+
+    def _at_positions(
+        self, request: Request, positions: torch.Tensor, count: int, steps: int | None
+    ) -> Generated:
+        """Those rows of a rand_ar request that keep `count` tokens."""
+        rows = [row for row, kept in enumerate(positions.sum(dim=1).tolist()) if kept == count]
+        chosen = torch.tensor(rows, device=self.device)
+        starts = positions[chosen].int().argsort(dim=1, descending=True, stable=True)[:, :count]
+        part = request.only(rows, count)
+        codes, cache = generate_at(self.model, part, starts, count if steps is None else steps)
+        source = self.tokenizer.recover_source(codes, self._grid, starts)
+        sizes = nn.functional.one_hot(source, count).sum(dim=1)
+        return Generated(chosen, Tokens(codes, source, sizes, self._grid), cache)
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.model.config.grid, self.model.config.grid
+
+    def _checked_labels(self, labels: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
+        classes = self.model.config.classes
+        if labels.dim() != 1 or not len(labels):
+            raise UsageError(f"labels are {tuple(labels.shape)}; a list of at least one class is wanted")
+        wrong = [label for label in labels.tolist() if not 0 <= label < classes]
+        if wrong:
+            raise UsageError(f"there is no class {wrong[0]}; the generator knows 0 to {classes - 1}")
+        return labels
+
+    def _check_steps(self, steps: int | None) -> None:
+        if steps is not None and self.kind != "rand_ar":
+            raise UsageError(
+                f"steps is {steps}; only rand_ar decodes several tokens a step, {self.kind} takes "
+                f"{self.model.config.length}"
+            )
+
+    def _counts(self, keep: int | Sequence[int] | torch.Tensor | None, rows: int) -> torch.Tensor:
+        """(B,) kept counts; 0 where rand_ar is free to draw one."""
+        known = self.model.config.counts
+        default = 0 if self.kind == "rand_ar" else known[len(known) // 2]
+        counts = torch.as_tensor(default if keep is None else keep, dtype=torch.int64)
+        unseen = [] if keep is None else sorted(set(counts.flatten().tolist()) - set(known))
+        if unseen and self.kind != "raster":
+            nearest = min(known, key=lambda count: abs(count - unseen[0]))
+            raise UsageError(
+                f"the generator was never trained with {unseen[0]} kept tokens; the nearest count is {nearest}"
+            )
+        if counts.dim() and counts.shape != (rows,):
+            raise UsageError(f"{tuple(counts.shape)} kept counts for {rows} labels; give one, or one a label")
+        return counts.expand(rows).to(self.device)

@@ -1,0 +1,164 @@
+"""Step by step with a cache equals all at once under the mask: the three kinds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mergevq.generation.cache import WindowedSlots
+from mergevq.generation.parallel import generate_at, parallel_schedule
+from mergevq.generation.request import Request
+from mergevq.generation.sampling import Sampling
+from mergevq.generation.sequential import _Steps, generate_raster
+from mergevq.generator_config import GeneratorConfig, GeneratorKind
+from mergevq.models.generator import Generator, Sequence
+from mergevq.models.layouts import first_occurrences
+
+GREEDY = Sampling(temperature=0)
+
+
+def make(kind: GeneratorKind, window: int = 3, split: tuple[int, ...] = (2, 1), grid: int = 4) -> Generator:
+    """A generator small enough for hypothesis, whose logits are far from flat."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        name="test", kind=kind, width=64, depth=2, split=split, head_depth=1, classes=5, grid=grid,
+        counts=(4, 9, grid**2), window=window,
+    )  # fmt: skip
+    model = Generator(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def raster_order(indices: torch.Tensor) -> Sequence:
+    positions = torch.arange(indices.shape[1]).expand_as(indices)
+    return Sequence(indices, positions, torch.ones_like(indices, dtype=torch.bool))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), st.sampled_from(["raster", "merge_ar"]), st.integers(1, 20), st.integers(1, 4))
+def test_the_compressed_cache_gives_the_logits_of_the_mask(
+    data: st.DataObject, kind: GeneratorKind, window: int, batch: int
+) -> None:
+    """Rows repeat themselves differently, so each keeps another number of slots."""
+    model = make(kind, window)
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    distinct = torch.randint(1, 9, (batch, 1), generator=generator)
+    indices = torch.randint(10**6, (batch, 16), generator=generator) % distinct
+    labels = torch.randint(6, (batch,), generator=generator)
+    keep = torch.randint(4, 17, (batch,), generator=generator)
+    expected = model.contexts(labels, keep, raster_order(indices))
+    steps = _Steps(model, batch, 1)  # told of one distinct token, so that the cache must grow
+    found = [steps.begin(model.prefix(labels, keep))]
+    first = first_occurrences(indices)
+    for number in range(15):
+        found.append(steps.advance(number, model.codes(indices[:, number]), ~first[:, number]))
+    torch.testing.assert_close(torch.stack(found, dim=1), expected, rtol=1e-4, atol=1e-4)
+    if kind == "merge_ar":
+        kept = first[:, :15].sum(dim=1)
+        assert steps.cache.visible <= 2 + int(kept.max()) + window
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 8))
+def test_the_slots_hold_first_occurrences_and_the_window(codes: list[int], window: int) -> None:
+    """Against a dictionary that forgets as the definition says."""
+    slots = WindowedSlots(1, 2, window, torch.device("cpu"))
+    held: dict[int, int] = {}
+    for number, code in enumerate(codes):
+        duplicate = torch.tensor([code in codes[:number]])
+        held[int(slots.place(number, duplicate))] = number
+        seen = {
+            place
+            for place in range(number + 1)
+            if codes[place] not in codes[:place] or number - place < window
+        }
+        assert seen == set(held.values())
+        assert sorted(held) == list(range(2, int(slots.used)))
+
+
+@pytest.mark.parametrize("kind", ["raster", "merge_ar"])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("split", [(3,), (2, 1), (1, 1, 1)])
+def test_greedy_generation_is_the_arg_max_of_teacher_forcing(
+    kind: GeneratorKind, guidance: float, split: tuple[int, ...]
+) -> None:
+    model = make(kind, split=split)
+    labels, keep = torch.tensor([0, 3]), torch.tensor([4, 9])
+    request = Request(labels=labels, keep=keep, seeds=[0, 1], sampling=GREEDY, guidance=guidance)
+    indices, _ = generate_raster(model, request)
+    given = model(labels, keep, raster_order(indices))
+    free = model(torch.full_like(labels, 5), keep, raster_order(indices))
+    parts = [(u + guidance * (c - u)).argmax(dim=-1) for c, u in zip(given, free, strict=True)]
+    offset = [sum(split[:part]) for part in range(len(split))]
+    assert torch.equal(sum(part << bits for part, bits in zip(parts, offset, strict=True)), indices)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_one_token_a_pass_is_sequential(guidance: float) -> None:
+    """Greedy decoding in K passes is the arg max of teacher forcing in the same order."""
+    model = make("rand_ar")
+    positions = torch.tensor([[0, 2, 3, 7, 9, 12], [0, 1, 5, 6, 14, 15]])
+    labels, keep = torch.tensor([1, 4]), torch.tensor([6, 6])
+    request = Request(
+        labels=labels,
+        keep=keep,
+        seeds=[3, 4],
+        sampling=GREEDY,
+        guidance=guidance,
+        guidance_schedule="constant",
+    )
+    indices, use = generate_at(model, request, positions, 6)
+    assert use.passes == 6
+    order = _order_of(request, 6, 2)
+    ordered = Sequence(
+        indices.gather(1, order), positions.gather(1, order), torch.ones(2, 6, dtype=torch.bool)
+    )
+    given = model(labels, keep, ordered)
+    free = model(torch.full_like(labels, 5), keep, ordered)
+    low, high = ((u + guidance * (c - u)).argmax(dim=-1) for c, u in zip(given, free, strict=True))
+    assert torch.equal(low | (high << 2), ordered.indices)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_several_tokens_a_pass_see_all_earlier_ones_and_not_each_other(steps: int) -> None:
+    """Against a loop without a cache: each token anew from a sequence that ends with its question."""
+    model = make("rand_ar")
+    positions = torch.tensor([[0, 2, 3, 7, 9, 12]])
+    request = Request(labels=torch.tensor([2]), keep=torch.tensor([6]), seeds=[9], sampling=GREEDY)
+    indices, _ = generate_at(model, request, positions, steps)
+    order = _order_of(request, 6, 2)
+    places, made = positions.gather(1, order), torch.zeros(1, 6, dtype=torch.int64)
+    done = 0
+    for count in parallel_schedule(6, steps):
+        for token in range(done, done + count):
+            chosen = torch.cat([places[:, :done], places[:, token : token + 1]], dim=1)
+            context = torch.cat([made[:, :done], made[:, :1]], dim=1)
+            sequence = Sequence(context, chosen, torch.ones_like(chosen, dtype=torch.bool))
+            hidden = model.contexts(request.labels, request.keep, sequence)[:, -1]
+            made[:, token] = model.head.sample(
+                hidden, model.codes, lambda logits, part: logits.argmax(dim=-1)
+            )
+        done += count
+    assert torch.equal(made, indices.gather(1, order))
+
+
+@given(st.integers(1, 300), st.data())
+def test_the_parallel_schedule_decodes_everything(tokens: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, tokens))
+    schedule = parallel_schedule(tokens, steps)
+    assert len(schedule) == steps and sum(schedule) == tokens and min(schedule) >= 1
+
+
+def test_the_parallel_schedule_is_that_of_rand_ar() -> None:
+    schedule = parallel_schedule(256, 88)
+    assert schedule[:12] == [1] * 12 and 4 <= schedule[-1] <= 5
+    assert parallel_schedule(6, 6) == [1] * 6
+
+
+def _order_of(request: Request, keep: int, parts: int) -> torch.Tensor:
+    from mergevq.generation.sampling import row_noise
+
+    return row_noise(request.seeds, keep, parts + 1)[:, :, parts].argsort(dim=1, stable=True)
