@@ -76,8 +76,9 @@ def run(options: argparse.Namespace) -> int:
 def _encode(tokenizer: Tokenizer, reader: PictureReader, keep: int | None) -> TokenFile:
     import torch
 
-    from mergevq.data.token_file import TokenFile, fingerprint, joined
+    from mergevq.data.token_file import TokenFile, joined
     from mergevq.data.transforms import to_float
+    from mergevq.models.store import fingerprint
 
     names, parts = [], []
     with torch.inference_mode():

@@ -117,7 +117,7 @@ class ImageDataset(Dataset[Sample]):
         index = draw.index
         failures: list[Failure] = []
         while len(failures) < _TRIES:
-            image = self._read(index)
+            image = read_picture(self.source, index, self._at_least)
             if isinstance(image, Failure):
                 failures.append(image)
                 index = int(generator.integers(len(self.source)))
@@ -131,25 +131,25 @@ class ImageDataset(Dataset[Sample]):
 
     def _eval_sample(self, draw: Draw) -> Sample:
         label, name = self.source.label(draw.index), self.source.name(draw.index)
-        image = self._read(draw.index)
+        image = read_picture(self.source, draw.index)
         if isinstance(image, Failure):
             return Sample(None, label, name, None, (image,))
         return Sample(center_crop(image, self.size), label, name, None, ())
 
-    def _read(self, index: int) -> Image.Image | Failure:
-        name = self.source.name(index)
-        try:
-            with reading(name):
-                return to_rgb(self.source.open(index), self._at_least)
-        except DataError as error:
-            return Failure(name, reason(error.__cause__))
-
     @property
-    def _at_least(self) -> int | None:
-        """Pixels of the short side that training can use; evaluation decodes everything."""
-        if self.mode == "eval":
-            return None
+    def _at_least(self) -> int:
+        """Pixels of the short side that training can use."""
         return max(round(self.size * self.max_scale), 2 * (self.view_size or 0))
+
+
+def read_picture(source: ImageSource, index: int, at_least: int | None = None) -> Image.Image | Failure:
+    """A picture of a source as upright RGB, or why it cannot be read; `at_least` as for `to_rgb`."""
+    name = source.name(index)
+    try:
+        with reading(name):
+            return to_rgb(source.open(index), at_least)
+    except DataError as error:
+        return Failure(name, reason(error.__cause__))
 
 
 def collate(samples: list[Sample]) -> Batch:

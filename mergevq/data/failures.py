@@ -17,10 +17,12 @@ class FailureLog:
 
     Args:
         limit: how many files may fail; 0 makes the first failure fatal.
+        setting: what the user calls the limit, for the message.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, setting: str = "data.max_failures") -> None:
         self.limit = limit
+        self.setting = setting
         self._reasons: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class FailureLog:
         if len(self) > self.limit:
             shown = "; ".join(f"{name} ({reason})" for name, reason in list(self._reasons.items())[:3])
             raise DataError(
-                f"{len(self)} pictures could not be read and data.max_failures is {self.limit}: {shown}"
+                f"{len(self)} pictures could not be read and {self.setting} is {self.limit}: {shown}"
                 f"{'; ...' if len(self) > 3 else ''}"
             )
 

@@ -7,7 +7,6 @@ elsewhere is checked before any of it is used.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mergevq.errors import CheckpointError, DataError, UsageError
-from mergevq.models.store import write_atomically
+from mergevq.errors import DataError, UsageError
+from mergevq.models.store import check_fingerprint, write_atomically
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
 
@@ -47,12 +46,7 @@ class TokenFile:
             CheckpointError: the tokens were made by another tokenizer.
             DataError: a code is outside its vocabulary.
         """
-        own = fingerprint(tokenizer)
-        if own != self.tokenizer:
-            raise CheckpointError(
-                f"the tokens were made by another tokenizer (fingerprint {self.tokenizer[:12]}, this one has "
-                f"{own[:12]}); give the checkpoint that they were encoded with"
-            )
+        check_fingerprint(tokenizer, self.tokenizer)
         vocabulary = 2**tokenizer.config.quantizer.bits
         if int(self.tokens.indices.max()) >= vocabulary:
             raise DataError(
@@ -68,15 +62,6 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
         torch.cat([part.sizes for part in parts]),
         parts[0].grid,
     )
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 of a tokenizer's weights by name: the same for a folder and for a checkpoint of one model."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tokenizer.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save_tokens(path: Path, file: TokenFile) -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 
 import mergevq
 from mergevq.data.decode import load_image
-from mergevq.data.token_file import fingerprint, load_tokens
+from mergevq.data.token_file import load_tokens
 from mergevq.data.transforms import center_crop, to_float
+from mergevq.models.store import fingerprint
 
 
 def test_pictures_to_tokens_and_back(mergevq_process, tiny, image_folder, tmp_path):

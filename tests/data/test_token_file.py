@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import mergevq
-from mergevq.data.token_file import TokenFile, fingerprint, joined, load_tokens, save_tokens
+from mergevq.data.token_file import TokenFile, joined, load_tokens, save_tokens
 from mergevq.errors import CheckpointError, DataError, OutputError
+from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer import Tokenizer
 
 SMALL = {
@@ -50,6 +51,9 @@ def test_the_fingerprint_follows_the_weights(small_tokenizer: Tokenizer, tmp_pat
     file = _file(small_tokenizer, ["a"])
     with torch.no_grad():
         small_tokenizer.recovery.queries[0, 0, 0] += 1e-6
+    file.check_tokenizer(small_tokenizer)  # fine-tuned recovery reads the same tokens
+    with torch.no_grad():
+        next(small_tokenizer.encoder.parameters()).view(-1)[0] += 1e-6
     with pytest.raises(CheckpointError, match="made by another tokenizer"):
         file.check_tokenizer(small_tokenizer)
 
