@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common
+from mergevq.cli import common, evaluate_generation
 from mergevq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from mergevq.metrics.report import ReconstructionReport
     from mergevq.models.tokenizer import Tokenizer
 
-logger = logging.getLogger(__name__)
-
 
 def register(subparsers: Any) -> None:
     """Adds the command."""
@@ -28,10 +25,12 @@ def register(subparsers: Any) -> None:
         "evaluate",
         help="measure a checkpoint",
         description="Measures a checkpoint; every number comes with the protocol that it was measured by.",
-        epilog="examples:\n  mergevq evaluate reconstruction --checkpoint runs/tok --data photos/\n",
+        epilog="examples:\n  mergevq evaluate reconstruction --checkpoint runs/tok --data photos/\n"
+        "  mergevq evaluate generation --generator runs/gen --reference photos/ --network runs/classifier\n",
     )
     kinds = parser.add_subparsers(metavar="KIND", required=True, title="kinds")
     _register_reconstruction(kinds)
+    evaluate_generation.register(kinds)
 
 
 def _register_reconstruction(kinds: Any) -> None:
@@ -48,6 +47,17 @@ def _register_reconstruction(kinds: Any) -> None:
         "  mergevq evaluate reconstruction --checkpoint runs/tok --data flat/ --split all --limit 1000\n",
     )
     common.add_checkpoint(parser)
+    _add_data(parser)
+    _add_measures(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and protocol there as well")
+    parser.add_argument(
+        "--plot", type=common.picture_path, metavar="FILE.png", help="draw PSNR over kept tokens"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Which pictures, and how they are read."""
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="image folder, tar shards or builtin:NAME"
     )
@@ -75,6 +85,10 @@ def _register_reconstruction(kinds: Any) -> None:
         metavar="N",
         help="processes that read pictures [%(default)s]",
     )
+
+
+def _add_measures(parser: argparse.ArgumentParser) -> None:
+    """What is measured beside PSNR, SSIM and codebook use."""
     parser.add_argument(
         "--lpips",
         metavar="NETWORK=FILE",
@@ -83,7 +97,8 @@ def _register_reconstruction(kinds: Any) -> None:
     parser.add_argument(
         "--features",
         metavar="SPEC",
-        help="Frechet distance over inception=FILE (rFID) or timm:NAME=FILE (called after its network)",
+        help="Frechet distance over inception=FILE (rFID), classifier=FOLDER or timm:NAME=FILE (both called "
+        "after their network)",
     )
     parser.add_argument(
         "--jpeg",
@@ -92,11 +107,6 @@ def _register_reconstruction(kinds: Any) -> None:
         metavar="N",
         help="compare with JPEG at equal bits on the first N [%(default)s]",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and protocol there as well")
-    parser.add_argument(
-        "--plot", type=common.picture_path, metavar="FILE.png", help="draw PSNR over kept tokens"
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,9 +136,9 @@ def run(options: argparse.Namespace) -> int:
 def _evaluator(
     options: argparse.Namespace, tokenizer: Tokenizer, keeps: list[int], size: int, device: str
 ) -> ReconstructionEvaluator:
-    from mergevq.data.token_file import fingerprint
     from mergevq.metrics.features import load_features
     from mergevq.metrics.reconstruction import ReconstructionEvaluator
+    from mergevq.models.store import fingerprint
 
     weights = fingerprint(tokenizer)[:12]
     return ReconstructionEvaluator(
@@ -161,22 +171,14 @@ def _lpips(specification: str, device: str) -> PerceptualDistance:
 
 def _feed(evaluator: ReconstructionEvaluator, options: argparse.Namespace, size: int) -> list[Failure]:
     """Shows every picture to the evaluator; returns those that could not be read."""
-    from tqdm import tqdm
+    from mergevq.cli.picture_batches import PictureBatches
 
-    from mergevq.data.loader import DataConfig, eval_loader
-
-    config = DataConfig(path=options.data, workers=options.workers)
-    loader = eval_loader(
-        config, size=size, batch_size=options.batch_size, split=options.split, limit=options.limit
+    pictures = PictureBatches(
+        options.data, options.split, size, options.batch_size, options.limit, options.workers
     )
-    skipped: list[Failure] = []
-    for batch in tqdm(loader, unit="batch", disable=not common.on_terminal()):
-        for failure in batch.failures:
-            logger.warning("cannot read %s: %s; it is left out", failure.name, failure.reason)
-        skipped += batch.failures
-        if len(batch.images):
-            evaluator.update(batch.images)
-    return skipped
+    for batch in pictures:
+        evaluator.update(batch.images)
+    return pictures.failures
 
 
 def _write(report: ReconstructionReport, options: argparse.Namespace) -> None:

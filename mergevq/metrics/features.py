@@ -7,7 +7,6 @@ recognised by their checksum, give a number called FID; any other network's is a
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from mergevq.errors import CheckpointError, UsageError
+from mergevq.metrics.classifier import load_classifier
 from mergevq.models.frozen import freeze
 from mergevq.models.pretrained import load_timm_model, read_weights
+from mergevq.models.store import sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The file of torch-fidelity's release 0.2.0: TensorFlow's InceptionV3 of 2015, converted."""
@@ -47,11 +48,25 @@ class FeatureNetwork:
             return self.extract(images)
 
 
+@dataclass(frozen=True, slots=True)
+class Inception:
+    """torch-fidelity's InceptionV3 with weights from a file."""
+
+    network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    """(B, 3, H, W) uint8 to one tensor an output, resizing included."""
+    name: str
+    """Network and weights, as the protocol of a result prints them."""
+    other: str | None
+    """What it has to be called where its weights are not those of FID; None where they are."""
+    digest: str
+    """SHA-256 of the weights file."""
+
+
 def load_features(specification: str, device: torch.device | str = "cpu") -> FeatureNetwork:
     """The network that a command-line value names.
 
     Args:
-        specification: `inception`, `inception=FILE` or `timm:NAME=FILE`.
+        specification: `inception`, `inception=FILE`, `classifier=FOLDER` or `timm:NAME=FILE`.
         device: where the network runs; pictures have to be there too.
 
     Raises:
@@ -61,11 +76,15 @@ def load_features(specification: str, device: torch.device | str = "cpu") -> Fea
     network, _, file = specification.partition("=")
     if network == "inception":
         return inception(Path(file) if file else None, device)
+    if network == "classifier" and file:
+        classifier = load_classifier(Path(file).expanduser(), device)
+        metric = f"Frechet distance on {classifier.label}"
+        return FeatureNetwork(classifier.name, metric, lambda images: classifier(images)[0])
     if network.startswith("timm:") and file:
         return timm_network(network.removeprefix("timm:"), Path(file), device)
     raise UsageError(
         f"feature network {specification!r} is not understood; "
-        "write inception, inception=FILE or timm:NAME=FILE"
+        "write inception, inception=FILE, classifier=FOLDER or timm:NAME=FILE"
     )
 
 
@@ -80,6 +99,13 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
         UsageError: the package or the file is missing; the message says how to get it.
         CheckpointError: the file does not hold this network's weights.
     """
+    loaded = load_inception(weights, ["2048"], device)
+    metric = f"Frechet distance on {loaded.other}" if loaded.other else "FID"
+    return FeatureNetwork(loaded.name, metric, lambda images: loaded.network(images)[0])
+
+
+def load_inception(weights: Path | None, outputs: list[str], device: torch.device | str = "cpu") -> Inception:
+    """InceptionV3 with the outputs that are wanted, by torch-fidelity's names; see `inception`."""
     path = weights if weights is not None else Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
     if not path.is_file():
         raise UsageError(f"there is no InceptionV3 weights file {path}; {_GET_INCEPTION}")
@@ -94,16 +120,18 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
     torch.save(read_weights(path), copy)
     copy.seek(0)
     try:
-        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
+        network = FeatureExtractorInceptionV3("inception", outputs, feature_extractor_weights_path=copy)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} does not fit torch-fidelity's InceptionV3; {_GET_INCEPTION}"
         ) from error
-    network = freeze(network).to(device)
-    digest = _digest(path)
-    metric = "FID" if digest == _INCEPTION_DIGEST else f"Frechet distance on inception_v3 of {path.name}"
-    name = f"inception_v3 (torch-fidelity, weights sha256 {digest})"
-    return FeatureNetwork(name, metric, lambda images: network(images)[0])
+    digest = sha256(path)
+    return Inception(
+        network=freeze(network).to(device),
+        name=f"inception_v3 (torch-fidelity, weights sha256 {digest[:8]})",
+        other=None if digest.startswith(_INCEPTION_DIGEST) else f"inception_v3 of {path.name}",
+        digest=digest,
+    )
 
 
 def timm_network(name: str, weights: Path, device: torch.device | str = "cpu") -> FeatureNetwork:
@@ -130,9 +158,5 @@ def timm_network(name: str, weights: Path, device: torch.device | str = "cpu") -
         pictures = F.interpolate(images.float() / 255, size=size, mode="bicubic", antialias=True)
         return network((pictures.clamp(0, 1) - mean) / std)
 
-    label = f"{name} (timm, {size[0]} px, weights sha256 {_digest(weights)})"
+    label = f"{name} (timm, {size[0]} px, weights sha256 {sha256(weights)[:8]})"
     return FeatureNetwork(label, f"Frechet distance on {name}", extract)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]

@@ -43,6 +43,14 @@ class FeatureStatistics:
         if other.count:
             self._add(other.count, other.mean, other._scatter)
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Count, mean and scatter, from which the same statistics can be made again."""
+        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self._scatter}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Become the statistics whose `state_dict` this is."""
+        self.count, self.mean, self._scatter = int(state["count"]), state["mean"], state["scatter"]
+
     @property
     def covariance(self) -> torch.Tensor:
         """(F, F) unbiased covariance.

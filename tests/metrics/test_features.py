@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from mergevq.errors import CheckpointError, UsageError
 from mergevq.metrics import features as module
 from mergevq.metrics.features import INCEPTION_FILE, inception, load_features
+from mergevq.models.store import sha256
 
 
 def pictures() -> torch.Tensor:
@@ -26,23 +26,6 @@ def timm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
     save_file(timm.create_model("resnet10t", num_classes=1000).state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in torch-fidelity's layout."""
-    package = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    network = package.FeatureExtractorInceptionV3
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "load_state_dict", lambda self, state: None)
-        random = network("random", ["2048"], feature_extractor_weights_path=empty)
-    path = tmp_path_factory.mktemp("weights") / INCEPTION_FILE
-    torch.save(random.state_dict(), path)
     return path
 
 
@@ -71,7 +54,7 @@ def test_inception_is_called_fid_only_with_the_weights_of_fid(
 ) -> None:
     other = load_features(f"inception={inception_weights}")
     assert other.metric == f"Frechet distance on inception_v3 of {INCEPTION_FILE}"
-    monkeypatch.setattr(module, "_INCEPTION_DIGEST", module._digest(inception_weights))
+    monkeypatch.setattr(module, "_INCEPTION_DIGEST", sha256(inception_weights))
     genuine = inception(inception_weights)
     assert genuine.metric == "FID"
     found = genuine(pictures())
@@ -126,5 +109,5 @@ def test_a_pickle_is_never_executed(tmp_path: Path, network: str) -> None:
 
 @pytest.mark.parametrize("specification", ["", "vgg", "timm:resnet18", "timm:resnet18=", "clip=file"])
 def test_unknown_specifications_are_refused(specification: str) -> None:
-    with pytest.raises(UsageError, match="write inception, inception=FILE or timm:NAME=FILE"):
+    with pytest.raises(UsageError, match="write inception, inception=FILE, classifier=FOLDER or timm:NAME"):
         load_features(specification)

@@ -33,6 +33,18 @@ def test_distance_is_scipys() -> None:
     assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_distance_is_torchmetrics() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    network = torch.nn.Flatten()
+    network.num_features = 12
+    metric = FrechetInceptionDistance(feature=network).set_dtype(torch.float64)
+    a, b = samples(300, 12, 6), samples(200, 12, 7, 0.6, 0.2)
+    metric.update(torch.from_numpy(a), real=True)
+    metric.update(torch.from_numpy(b), real=False)
+    assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(float(metric.compute()), rel=1e-6)
+
+
 def test_distance_of_diagonal_gaussians_has_a_closed_form() -> None:
     """Features that are whitened exactly, then scaled: sum of squared differences of mean and deviation."""
     centred = samples(500, 6, 2)
