@@ -127,7 +127,7 @@ def _small(name: str, *, image_size: int, keep: int, width: int, depth: int) -> 
         name=name,
         image_size=image_size,
         encoder=EncoderConfig(**stages, **blocks),  # type: ignore[arg-type]  # one dict for both halves
-        merge=MergeConfig(keep=keep, locality=1.0),
+        merge=MergeConfig(keep=keep, locality=0.5),
         recovery=RecoveryConfig(width=width, heads=width // 64),
         decoder=DecoderConfig(**stages, **blocks),  # type: ignore[arg-type]
     )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import mergevq
-from mergevq.cli import decode, demo, doctor, encode, evaluate, reconstruct, train
+from mergevq.cli import decode, demo, doctor, encode, evaluate, generate, reconstruct, tokens, train
 from mergevq.cli.logs import logging_to_stderr
 from mergevq.cli.parser import Parser, parse
 from mergevq.errors import MergeVQError
@@ -25,9 +25,11 @@ COMMANDS = {
     "doctor": doctor,
     "demo": demo,
     "train": train,
+    "tokens": tokens,
     "encode": encode,
     "decode": decode,
     "reconstruct": reconstruct,
+    "generate": generate,
     "evaluate": evaluate,
 }
 """Every command in the order of the help, which is the order in which one meets them."""

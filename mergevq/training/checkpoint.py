@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there, written by optimiser step.
 
 `checkpoints/last.ckpt` holds everything that a resumed run needs. Beside it in the run folder stand
-`config.json` and `model.safetensors`, the averaged tokenizer: `mergevq.load(run)` works at any time.
+`config.json` and `model.safetensors` with the averaged weights: `mergevq.load(run)` works at any time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mergevq.models.store import read_checkpoint, save, write_atomically
-from mergevq.training.tokenizer import TokenizerTraining
+from mergevq.models.store import read_checkpoint, write_atomically
+from mergevq.training.stepping import SteppedTraining
 
 LAST = Path("checkpoints") / "last.ckpt"
+
+
+def steps_done(checkpoint: dict[str, Any] | None) -> int:
+    """The optimiser steps behind a checkpoint; 0 without one."""
+    return int(checkpoint["mergevq"]["steps_done"]) if checkpoint else 0
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,18 +68,18 @@ class StepCheckpoint(Callback):
         self._saved = -1
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         if module.at_step_end and module.steps_done % self.every == 0:
             self._save(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         self._save(trainer, module)
 
-    def _save(self, trainer: Trainer, module: TokenizerTraining) -> None:
+    def _save(self, trainer: Trainer, module: SteppedTraining) -> None:
         if self._saved == module.steps_done:
             return
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
-            save(module.ema, self.folder)
+            module.export(self.folder)
         self._saved = module.steps_done

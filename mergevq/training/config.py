@@ -1,4 +1,4 @@
-"""What a training run is, apart from the model: losses, optimisation, kept counts, pace.
+"""What a training run is, apart from the model: pace and optimiser of any stage; stage 1's losses and counts.
 
 The defaults are those of MergeVQ (arXiv:2504.00999), Table A1, where it names one.
 """
@@ -62,6 +62,9 @@ class LossConfig:
     """Temperature of the code distribution whose entropies these are."""
     source: float = 0.5
     """Weight of the source recovery loss; it also reaches the encoder, through the codes."""
+    source_end: float | None = None
+    """Weight of the source recovery loss at the end of the run, approached by a constant factor a step; None keeps
+    it. Positions once in the codes stay there at a smaller weight, which leaves more of them to the picture."""
     source_kind: Literal["softmax", "binary"] = "softmax"
     """Cross-entropy over the tokens of each position, or the full Eq. 9."""
     alignment: float = 1.0
@@ -79,6 +82,11 @@ class LossConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"loss.{name} is {getattr(self, name)}; a weight cannot be negative")
+        if self.source_end is not None and not (self.source_end > 0 and self.source > 0):
+            raise ConfigError(
+                f"loss.source_end is {self.source_end} and loss.source {self.source}; one is approached from the "
+                "other by a constant factor, so both must be positive"
+            )
         if self.temperature <= 0:
             raise ConfigError(f"loss.temperature is {self.temperature}; it must be positive")
 
@@ -156,7 +164,7 @@ class OptimizerConfig:
     clip: float | None = None
     """Largest norm of the gradient; None does not clip."""
     ema: float = 0.999
-    """Decay of the average of the tokenizer's weights, which is what is evaluated and saved."""
+    """Decay of the average of the weights, which is what is evaluated and saved."""
 
     def __post_init__(self) -> None:
         _check_choices(self, schedule=ScheduleKind)
@@ -171,8 +179,8 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """The pace of a run."""
+class PaceConfig:
+    """The pace of a run of any stage."""
 
     steps: int | None = None
     """Optimiser steps; None takes `epochs`."""
@@ -184,11 +192,8 @@ class TrainConfig:
     """Passes whose gradients are added up for one optimiser step."""
     precision: Precision = "auto"
     """Autocast: "32", "bf16", or what the device is fastest in."""
-    blocks_from: str | None = None
-    """A timm ViT to initialise the encoder's attention blocks from by weight selection: its weights' file, or
-    its name (the paper takes vit_base_patch14_dinov2.lvd142m for G and G+R), which timm's hub is asked for."""
     seed: int = 0
-    """Decides the weights, the order of the data, the crops and the kept counts."""
+    """Decides the weights, the order of the data and whatever else is drawn."""
     log_every: int = 50
     """Optimiser steps between lines of the log."""
     validate_every: int = 1000
@@ -200,7 +205,7 @@ class TrainConfig:
     tensorboard: bool = False
     """Whether to log for TensorBoard too."""
     compile: bool = False
-    """Whether to compile the tokenizer with torch.compile."""
+    """Whether to compile the model with torch.compile."""
 
     def __post_init__(self) -> None:
         _check_choices(self, precision=Precision)
@@ -209,6 +214,17 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"train.steps is {self.steps}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(PaceConfig):
+    """The pace of a stage-1 run, and where its weights begin."""
+
+    init_from: str | None = None
+    """A trained tokenizer of the same shape to begin with: a run folder, a checkpoint, or a hub id."""
+    blocks_from: str | None = None
+    """A timm ViT to initialise the encoder's attention blocks from by weight selection: its weights' file, or
+    its name (the paper takes vit_base_patch14_dinov2.lvd142m for G and G+R), which timm's hub is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

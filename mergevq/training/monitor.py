@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a progress bar, a log, validation, pictures."""
+"""What a run of any stage shows while it goes on: a progress bar, a log, validation."""
 
 from __future__ import annotations
 
@@ -6,24 +6,17 @@ import csv
 import logging
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mergevq.data.transforms import to_float, to_uint8
-from mergevq.metrics.image import psnr
-from mergevq.training.tokenizer import TokenizerTraining
-from mergevq.visual import reconstruction_figure, save_picture
+from mergevq.training.stepping import SteppedTraining
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = ("loss", "reconstruction", "source_accuracy")
-_PICTURED = 4
+_SHOWN = ("loss", "reconstruction", "accuracy", "source_accuracy")
 
 
 class Progress(Callback):
@@ -34,7 +27,7 @@ class Progress(Callback):
         self.every = every
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         self._bar = tqdm(
             total=module.steps,
             initial=module.steps_done,
@@ -44,7 +37,7 @@ class Progress(Callback):
         self._rate = Throughput(self.images_per_step)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         if not module.at_step_end:
             return
         self._rate.step()
@@ -96,13 +89,13 @@ class CsvLog(Callback):
         self._rate = Throughput(images_per_step)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         if trainer.is_global_zero and self.path.exists():
             kept = [row for row in self._rows() if int(row["step"]) <= module.steps_done]
             self._write(kept)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         if not module.at_step_end:
             return
         self._rate.step()
@@ -143,59 +136,32 @@ class CsvLog(Callback):
 
 
 class Validation(Callback):
-    """Measures the averaged tokenizer at the preset's K, and paints a picture of it.
+    """Measures the averaged weights every so many steps and at the end; subclasses say what.
 
-    A callback and not Lightning's validation loop: it counts optimiser steps, of which Lightning counts
-    two for each of ours, and a resumed run validates at the very steps of an unbroken one.
+    A callback and not Lightning's validation loop: it counts optimiser steps, of which Lightning may count
+    several for each of ours, and a resumed run validates at the very steps of an unbroken one.
     """
 
-    def __init__(self, folder: Path, log: CsvLog, loader: DataLoader[Any], every: int):
+    def __init__(self, folder: Path, log: CsvLog, every: int):
         self.folder = folder
         self.csv_log = log
-        self.loader = loader
         self.every = every
 
+    def measure(self, module: Any) -> dict[str, float]:
+        """The numbers for the log."""
+        raise NotImplementedError
+
+    def picture_path(self, module: SteppedTraining) -> Path:
+        """Where the picture of this step goes."""
+        return self.folder / "pictures" / f"step-{module.steps_done:07d}.png"
+
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        assert isinstance(module, TokenizerTraining)
+        assert isinstance(module, SteppedTraining)
         due = module.steps_done % self.every == 0 or module.steps_done == module.steps
         if not (module.at_step_end and due and trainer.is_global_zero):
             return
-        values = self._measure(module)
+        values = self.measure(module)
         logger.info("validation  %s", "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
         self.csv_log.append(module.steps_done, {f"val_{name}": value for name, value in values.items()})
         for log in trainer.loggers:
             log.log_metrics({f"val/{name}": value for name, value in values.items()}, module.steps_done)
-
-    @torch.inference_mode()
-    def _measure(self, module: TokenizerTraining) -> dict[str, float]:
-        keep = module.config.model.merge.keep
-        sums = torch.zeros(3, dtype=torch.float64)
-        count = 0
-        for batch in self.loader:
-            module.failures.update(batch.failures)
-            images = batch.images.to(module.device)
-            if not len(images):
-                continue
-            tokens = module.ema.encode(to_float(images), keep)
-            painted = to_uint8(module.ema.decode(tokens))
-            source = module.ema.recover_source(tokens.indices)
-            recovered = to_uint8(module.ema.decode(replace(tokens, source=source)))
-            accuracy = (source == tokens.source).float().mean()
-            if count == 0:
-                self._picture(module.steps_done, keep, images, painted, recovered, tokens)
-            row = torch.stack([psnr(painted, images).mean(), psnr(recovered, images).mean(), accuracy])
-            sums += row.double().cpu() * len(images)
-            count += len(images)
-        names = ("psnr", "psnr_recovered", "source_accuracy")
-        return dict(zip(names, (sums / max(count, 1)).tolist(), strict=True))
-
-    def _picture(self, step: int, keep: int, images: Any, painted: Any, recovered: Any, tokens: Any) -> None:
-        shown = slice(0, _PICTURED)
-        figure = reconstruction_figure(
-            images[shown].cpu(),
-            {keep: painted[shown].cpu()},
-            {keep: tokens[shown].to("cpu")},
-            recovered={keep: recovered[shown].cpu()},
-            title=f"step {step}",
-        )
-        save_picture(figure, self.folder / "pictures" / f"step-{step:07d}.png")

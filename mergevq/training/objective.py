@@ -55,15 +55,27 @@ class Objective(nn.Module):
         seen = self.config.reconstruction * terms["reconstruction"]
         return seen + self.config.perceptual * terms["perceptual"] if "perceptual" in terms else seen
 
-    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The weighted sum."""
+    def total(self, terms: dict[str, torch.Tensor], progress: float) -> torch.Tensor:
+        """The weighted sum.
+
+        Args:
+            terms: of `forward`.
+            progress: the share of the run that is done, in [0, 1].
+        """
         config = self.config
         return (
             self.visible(terms)
             + config.commitment * terms["commitment"]
             + config.entropy * (terms["sample_entropy"] - terms["codebook_entropy"])
-            + config.source * terms["source"]
+            + source_weight(config, progress) * terms["source"]
         )
+
+
+def source_weight(config: LossConfig, progress: float) -> float:
+    """The weight of the source recovery loss when a share `progress` in [0, 1] of the run is done."""
+    if config.source_end is None:
+        return config.source
+    return config.source * (config.source_end / config.source) ** progress
 
 
 def _lpips(config: LossConfig) -> nn.Module:

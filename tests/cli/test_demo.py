@@ -8,7 +8,8 @@ from PIL import Image
 
 
 def test_demo(run_python, tmp_path):
-    command = ("-m", "mergevq", "demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--device", "cpu")
+    steps = ("--steps", "2", "--generator-steps", "2")
+    command = ("-m", "mergevq", "demo", "--out", str(tmp_path / "demo"), *steps, "--device", "cpu")
     first = run_python(*command)
     assert first.returncode == 0, first.stderr
     assert "crops that the tokenizer never saw" in first.stdout
@@ -19,7 +20,10 @@ def test_demo(run_python, tmp_path):
     }
     assert all(row["jpeg"] for row in rows)
     assert summary["report"]["mean_colour_psnr"] > 10
-    for path in summary["pictures"]:
+    costs = summary["generators"]["costs"]
+    assert set(costs) == {"raster (untrained)", "merge_ar", "rand_ar", "rand_ar, 32 steps"}
+    assert costs["raster (untrained)"]["passes"] == 256 and costs["rand_ar, 32 steps"]["passes"] == 32
+    for path in summary["pictures"] + summary["generators"]["pictures"]:
         with Image.open(path) as picture:
             assert min(picture.size) > 300
     second = run_python(*command)

@@ -1,12 +1,19 @@
-"""A run that has every part of stage 1 in it and takes seconds."""
+"""Runs that have every part of a stage in them and take seconds."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
+import mergevq
 from mergevq.backends import select
 from mergevq.config import override
+from mergevq.data.sources import open_source
+from mergevq.data.token_extraction import describe, extract
+from mergevq.generator_config import generator_config
+from mergevq.training.generator_recipes import generator_recipe
 from mergevq.training.recipes import recipe
+from mergevq.training.recovery_config import RecoveryRun
 
 SMALL = {
     "model.encoder.channels": 8,
@@ -64,3 +71,54 @@ def whole_run():
 def cpu():
     """The CPU."""
     return select("cpu")
+
+
+TINY = {key.removeprefix("model."): value for key, value in SMALL.items() if key.startswith("model.")}
+PACE = {
+    "data.holdout": 0.25,
+    "train.batch_size": 4,
+    "train.accumulate": 2,
+    "train.steps": 6,
+    "train.log_every": 1,
+    "train.validate_every": 100,
+    "train.checkpoint_every": 2,
+    "optimizer.warmup": 2,
+    "optimizer.rate": 0.1,
+}
+
+
+@pytest.fixture(scope="session")
+def token_home(tmp_path_factory, photo_crops):
+    """A folder with a tokenizer, `tok`, and the tokens of twelve pictures of two classes, `tokens`."""
+    home = tmp_path_factory.mktemp("stage2")
+    torch.manual_seed(0)
+    tokenizer = mergevq.create("tiny-32", **TINY).eval()
+    mergevq.save(tokenizer, home / "tok")
+    for number, (label, picture) in enumerate(photo_crops):
+        (home / "images" / label).mkdir(parents=True, exist_ok=True)
+        picture.save(home / "images" / label / f"{number:02}.png")
+    source = open_source(str(home / "images"), "all")
+    meta = describe(tokenizer, source, "all", counts=(24, 40), views=3, shard_size=5)
+    extract(tokenizer, source, home / "tokens", meta)
+    return home
+
+
+@pytest.fixture
+def generator_run(token_home):
+    """Makes a run of a kind, with everything that draws: dropout, class dropout, orders."""
+
+    def make(kind, **changes):
+        tokenizer = mergevq.load(token_home / "tok").config
+        model = generator_config("nano", kind, tokenizer, counts=(24, 40), classes=2, width=64, depth=1)
+        tokens = {"data.tokenizer": str(token_home / "tok"), "data.path": str(token_home / "tokens")}
+        rest = {"train.samples": 2, "model.dropout": 0.1, "model.window": 4}
+        return override(generator_recipe(model), PACE | tokens | rest | changes)
+
+    return make
+
+
+@pytest.fixture
+def recovery_run(token_home):
+    """Fine-tuning without a generator."""
+    tokens = {"data.tokenizer": str(token_home / "tok"), "data.path": str(token_home / "tokens")}
+    return override(RecoveryRun(), PACE | tokens)

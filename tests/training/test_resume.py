@@ -16,7 +16,10 @@ import mergevq
 from mergevq.config import override, to_dict
 from mergevq.errors import ConfigError
 from mergevq.training.checkpoint import LAST
+from mergevq.training.generator_run import train_generator
+from mergevq.training.recovery_run import train_recovery
 from mergevq.training.run import train_tokenizer
+from mergevq.training.stepping import SteppedTraining
 from mergevq.training.tokenizer import TokenizerTraining
 
 PROGRAM = """
@@ -25,11 +28,14 @@ from pathlib import Path
 from mergevq.backends import select
 from mergevq.config import from_dict
 from mergevq.training.config import TokenizerRun
+from mergevq.training.generator_config import GeneratorRun
+from mergevq.training.generator_run import train_generator
 from mergevq.training.run import train_tokenizer
 
 torch.set_num_threads(1)
-config = from_dict(TokenizerRun, yaml.safe_load(Path(sys.argv[1]).read_text()))
-train_tokenizer(config, Path(sys.argv[2]), select("cpu"))
+run, train = {"t": (TokenizerRun, train_tokenizer), "g": (GeneratorRun, train_generator)}[sys.argv[3]]
+config = from_dict(run, yaml.safe_load(Path(sys.argv[1]).read_text()))
+train(config, Path(sys.argv[2]), select("cpu"))
 """
 
 
@@ -43,7 +49,7 @@ def start(tmp_path):
         (tmp_path / "program.py").write_text(PROGRAM)
         path = os.pathsep.join(sys.path)
         return subprocess.Popen(
-            [sys.executable, tmp_path / "program.py", described, out],
+            [sys.executable, tmp_path / "program.py", described, out, type(config).__name__[0].lower()],
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,3 +172,68 @@ def test_other_settings_do_not_continue_a_run(small_run, cpu, tmp_path):
 def test_logging_settings_may_change(small_run, cpu, tmp_path):
     out = train_tokenizer(small_run, tmp_path / "run", cpu)
     train_tokenizer(override(small_run, {"train.log_every": 3, "data.max_failures": 1}), out, cpu)
+
+
+def assert_same_runs(one, other):
+    states = [torch.load(path / LAST, weights_only=True) for path in (one, other)]
+    for part in ("state_dict", "optimizer_states", "mergevq"):
+        assert_same(states[0][part], states[1][part], part)
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+def test_killed_generator_equals_one_never_killed(generator_run, start, cpu, tmp_path):
+    config = generator_run("merge_ar", **{"train.steps": 80, "train.checkpoint_every": 3, "data.workers": 1})
+    whole = train_generator(config, tmp_path / "whole", cpu)
+    process = start(config, tmp_path / "killed")
+    kill_after(process, tmp_path / "killed" / LAST, 6)
+    assert done(tmp_path / "killed" / LAST) < 80
+    assert mergevq.load(tmp_path / "killed").kind == "merge_ar"
+    assert_same_runs(whole, train_generator(config, tmp_path / "killed", cpu))
+
+
+@pytest.mark.parametrize("kind", ["raster", "merge_ar", "rand_ar", "recovery"])
+def test_crash_of_later_stages(generator_run, recovery_run, cpu, tmp_path, monkeypatch, kind):
+    """In the middle of a step, which two passes make."""
+    train, config = (
+        (train_recovery, recovery_run) if kind == "recovery" else (train_generator, generator_run(kind))
+    )
+    whole = train(config, tmp_path / "whole", cpu)
+    step = SteppedTraining.training_step
+
+    def crashing(self, batch, index):
+        if self.steps_done == 3 and not self.at_step_end:
+            raise RuntimeError("power cut")
+        step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SteppedTraining, "training_step", crashing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(config, tmp_path / "cut", cpu)
+    assert done(tmp_path / "cut" / LAST) == 2
+    torch.manual_seed(7)  # whatever the random state of the process that goes on
+    assert_same_runs(whole, train(config, tmp_path / "cut", cpu))
+
+
+def test_older_generator_beside_a_finished_checkpoint_is_renewed(generator_run, cpu, tmp_path):
+    config = generator_run("rand_ar")
+    out = train_generator(config, tmp_path / "run", cpu)
+    expected = mergevq.load(out)
+    older = mergevq.create_generator("nano", "rand_ar", expected.tokenizer)
+    mergevq.save(older, out)
+    train_generator(config, out, cpu)
+    assert_same(dict(mergevq.load(out).state_dict()), dict(expected.state_dict()))
+
+
+def test_tokens_may_move_but_not_change(generator_run, token_home, cpu, tmp_path):
+    import shutil
+
+    config = generator_run("raster")
+    out = train_generator(config, tmp_path / "run", cpu)
+    moved = shutil.copytree(token_home, tmp_path / "moved")
+    elsewhere = {"data.path": str(moved / "tokens"), "data.tokenizer": str(moved / "tok")}
+    train_generator(override(config, elsewhere), out, cpu)
+    state = torch.load(out / LAST, weights_only=True)
+    state["mergevq"]["circumstances"]["tokens"] = "0" * 64
+    torch.save(state, out / LAST)
+    with pytest.raises(ConfigError, match=r"other settings \(tokens\)"):
+        train_generator(config, out, cpu)

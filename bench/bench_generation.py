@@ -1,0 +1,111 @@
+"""Generating tokens: raster beside merge_ar with the same code, and rand_ar at several steps.
+
+Weights are random, and would hardly ever repeat one of 2^18 codes; so what is sampled is replaced by one of
+as many codes as the case wants distinct. All that generation costs is paid, the cache behaves as with a trained
+model, and since the codes come without order, distinct ones appear early, which is the harder case.
+Peak memory is that of keys and values at the end, which only ever grow.
+
+Legend: L positions, K kept tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from mergevq.backends import Device
+from mergevq.bench.cases import FULL, THREADS, counted, describe, finished
+from mergevq.generation.parallel import generate_at
+from mergevq.generation.request import Request
+from mergevq.generation.sequential import generate_raster
+from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
+from mergevq.models.generator import Generator
+from mergevq.presets import preset
+
+SIZE = "B" if FULL else "nano"
+LONG = "G" if FULL else "tiny-32"
+SHORT = "G+R" if FULL else "tiny-32"
+BATCHES = [1, 8, 32] if FULL else [2]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+CLASSES = 1000
+
+
+def make(config: GeneratorConfig, device: Device, dtype: torch.dtype, distinct: int) -> Generator:
+    """A generator with random weights that says only so many different codes."""
+    torch.manual_seed(0)
+    model = Generator(config).to(device.name, dtype).eval()
+    for weight in model.head.outputs.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    said = torch.randint(2**config.bits, (distinct,), generator=torch.Generator().manual_seed(1)).to(
+        device.name
+    )
+    sample = model.head.sample
+    model.head.sample = lambda *given: said[sample(*given) % distinct]  # type: ignore[method-assign]
+    return model
+
+
+def request(config: GeneratorConfig, batch: int, keep: int, device: Device) -> Request:
+    """Classes in turn, without guidance."""
+    labels = torch.arange(batch, device=device.name) % config.classes
+    return Request(labels=labels, keep=torch.full_like(labels, keep), seeds=list(range(batch)))
+
+
+def generator(kind: GeneratorKind, tokenizer: str) -> GeneratorConfig:
+    """A size for ImageNet's classes."""
+    return generator_config(SIZE, kind, preset(tokenizer), classes=CLASSES)
+
+
+def measure(benchmark: BenchmarkFixture, run: Any, device: Device) -> None:
+    """Once to warm up in the small, then as often as full runs can afford; the cache goes on record."""
+    _, use = benchmark.pedantic(finished(run, device), rounds=1, warmup_rounds=0 if FULL else 1)
+    benchmark.extra_info |= {
+        "cache slots": use.slots,
+        "cache MiB": round(use.bytes / 2**20, 1),
+        "passes": use.passes,
+    }
+
+
+@pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("kind", ["raster", "merge_ar"])
+def test_raster_order(
+    benchmark: BenchmarkFixture, kind: GeneratorKind, batch: int, dtype: str, threads: int, device: Device
+) -> None:
+    config = generator(kind, LONG)
+    keep = config.counts[0]
+    describe(
+        benchmark,
+        group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}",
+        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}",
+        column=f"{kind}, {dtype}",
+        images=batch,
+    )
+    model = make(config, device, DTYPES[dtype], keep)
+    asked = request(config, batch, keep, device)
+    measure(benchmark, lambda: generate_raster(model, asked), device)
+
+
+@pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [64, 144] if FULL else [8])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_random_order(
+    benchmark: BenchmarkFixture, batch: int, steps: int, dtype: str, threads: int, device: Device
+) -> None:
+    config = generator("rand_ar", SHORT)
+    keep = config.counts[0]
+    describe(
+        benchmark,
+        group=f"{keep} tokens at random positions, size {SIZE}",
+        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}",
+        column=f"{counted(steps, 'step')}, {dtype}",
+        images=batch,
+    )
+    model = make(config, device, DTYPES[dtype], 2**config.bits)
+    asked = request(config, batch, keep, device)
+    positions = torch.arange(keep, device=device.name).expand(batch, -1)
+    measure(benchmark, lambda: generate_at(model, asked, positions, steps), device)
