@@ -54,7 +54,7 @@ def decode_attention(
 
     Args:
         query: (B, M, T, E).
-        key: (B, M, S, E), slots without a token included; may be a view of a larger buffer.
+        key: (B, M, S, E), slots without a token included, which must be finite; may be a view of a larger buffer.
         value: (B, M, S, E).
         valid: (1 or B, 1 or T, S) bool, the slots that each query sees, at least one each; None: all.
 

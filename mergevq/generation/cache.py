@@ -4,7 +4,8 @@ A row's tokens occupy the slots 0, 1, 2, ... without gaps. A new token takes the
 duplicate has just left the window: then it takes that one's, whose keys and values nobody may see any
 more. So memory follows the number of distinct tokens plus the window, nothing is ever moved, and what is
 valid in a row is a prefix. Which position a slot holds does not matter to attention: keys were
-rotated by their own position before they were stored.
+rotated by their own position before they were stored. Slots that no token has taken are zero, not
+whatever was in memory: a row with fewer tokens than another meets them with weight 0, and 0 times NaN is NaN.
 
 Legend: B rows, M heads, S slots, E head width, W window.
 """
@@ -21,20 +22,35 @@ _STEP = 32
 class KVCache:
     """One buffer of keys and values a layer.
 
+    Args:
+        config: of the generator.
+        rows: B.
+        capacity: slots to begin with.
+        most: slots that can ever be in use; the buffers never grow beyond.
+        device: of the buffers.
+        dtype: of the buffers.
+
     Attributes:
         layers: what `Transformer` takes as caches.
         capacity: slots that there is memory for, in each row.
     """
 
     def __init__(
-        self, config: GeneratorConfig, rows: int, capacity: int, device: torch.device, dtype: torch.dtype
+        self,
+        config: GeneratorConfig,
+        rows: int,
+        capacity: int,
+        most: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ):
-        self.capacity = capacity
+        self.capacity = min(capacity, most)
+        self.most = most
         self.visible = 0
         self.slots: torch.Tensor | int = 0
-        shape = (2, rows, config.heads, capacity, HEAD_WIDTH)
+        shape = (2, rows, config.heads, self.capacity, HEAD_WIDTH)
         self.layers = [
-            _Layer(self, torch.empty(shape, device=device, dtype=dtype)) for _ in range(config.depth)
+            _Layer(self, torch.zeros(shape, device=device, dtype=dtype)) for _ in range(config.depth)
         ]
 
     @property
@@ -52,7 +68,7 @@ class KVCache:
         """
         self.slots, self.visible = slots, visible
         if visible > self.capacity:
-            self.capacity = visible + _STEP
+            self.capacity = min(visible + _STEP, self.most)
             for layer in self.layers:
                 layer.grow(self.capacity)
 
@@ -80,7 +96,7 @@ class _Layer:
     def grow(self, capacity: int) -> None:
         """Makes room; what is there stays."""
         *lead, before, width = self.buffer.shape
-        larger = self.buffer.new_empty(*lead, capacity, width)
+        larger = self.buffer.new_zeros(*lead, capacity, width)
         larger[..., :before, :] = self.buffer
         self.buffer = larger
 

@@ -98,7 +98,8 @@ class _Decoding:
         self._unread = model.prefix(labels, keep)  # (rows, T, D)
         self._unread_at = positions.new_full((len(positions), 1), model.config.length)
         self._read = 0
-        self.cache = KVCache(model.config, self.rows, 2 * positions.shape[1] + 1, model.device, model.dtype)
+        slots = 2 * positions.shape[1]  # the class, and all pairs but the last token
+        self.cache = KVCache(model.config, self.rows, slots, slots, model.device, model.dtype)
 
     def advance(self, count: int, choose: Choose) -> None:
         """Decodes the next `count` tokens."""

@@ -54,11 +54,11 @@ class _Steps:
         self.model = model
         self.lead = 2 if config.kind == "merge_ar" else 1
         self.slots = None
-        capacity = self.lead + config.length - 1
+        capacity = most = self.lead + config.length - 1
         if config.kind == "merge_ar":
             self.slots = WindowedSlots(rows, self.lead, config.window, model.device)
-            capacity = min(capacity, self.lead + distinct + config.window)
-        self.cache = KVCache(config, rows, capacity, model.device, model.dtype)
+            capacity = self.lead + distinct + config.window
+        self.cache = KVCache(config, rows, capacity, most, model.device, model.dtype)
         self.rows = rows
         self._bound = self.lead
 

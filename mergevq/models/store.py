@@ -139,16 +139,8 @@ def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Ten
         raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
 
 
-def fill(
-    model: nn.Module, tensors: dict[str, torch.Tensor], where: Path, wanted: str = "its configuration"
-) -> None:
+def fill(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
     """Gives a model these weights, all of them and no others.
-
-    Args:
-        model: takes them.
-        tensors: by name.
-        where: the file, for the error.
-        wanted: what they must fit, for the error.
 
     Raises:
         CheckpointError: they do not fit.
@@ -157,7 +149,7 @@ def fill(
         model.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{where} does not fit {wanted}: {first}") from error
+        raise CheckpointError(f"{where} does not fit its configuration: {first}") from error
 
 
 def _load_training_checkpoint(path: Path) -> Tokenizer:

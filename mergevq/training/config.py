@@ -220,8 +220,6 @@ class PaceConfig:
 class TrainConfig(PaceConfig):
     """The pace of a stage-1 run, and where its weights begin."""
 
-    init_from: str | None = None
-    """A trained tokenizer of the same shape to begin with: a run folder, a checkpoint, or a hub id."""
     blocks_from: str | None = None
     """A timm ViT to initialise the encoder's attention blocks from by weight selection: its weights' file, or
     its name (the paper takes vit_base_patch14_dinov2.lvd142m for G and G+R), which timm's hub is asked for."""

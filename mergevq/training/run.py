@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer, seed_everything
 from mergevq.backends import Device
 from mergevq.data.loader import eval_loader, train_loader
 from mergevq.data.sources import open_source
-from mergevq.models.store import fill, load, save
+from mergevq.models.store import load, save
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.models.weight_selection import initialise_blocks, load_timm_blocks
 from mergevq.training.checkpoint import LAST, steps_done
@@ -80,11 +80,8 @@ def total_steps(config: TokenizerRun, images_per_step: int) -> int:
 
 
 def _fresh(config: TokenizerRun) -> Tokenizer:
-    """Random weights, or those of another tokenizer, or attention blocks from a larger network."""
+    """Random weights, the attention blocks from a larger network where one is named."""
     tokenizer = Tokenizer(config.model)
-    if config.train.init_from is not None:
-        weights = load(config.train.init_from).state_dict()
-        fill(tokenizer, weights, Path(config.train.init_from), "the model of this run")
     if config.train.blocks_from is not None:
         initialise_blocks(tokenizer.encoder.blocks, load_timm_blocks(config.train.blocks_from))
     return tokenizer

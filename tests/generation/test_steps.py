@@ -61,6 +61,23 @@ def test_the_compressed_cache_gives_the_logits_of_the_mask(
     if kind == "merge_ar":
         kept = first[:, :15].sum(dim=1)
         assert steps.cache.visible <= 2 + int(kept.max()) + window
+    assert steps.cache.visible <= steps.cache.capacity <= 2 + 15
+
+
+def test_slots_that_no_token_has_taken_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one and of many codes, in memory that was full of NaN."""
+    model = make("merge_ar", window=2)
+    nan = float("nan")
+    monkeypatch.setattr(torch, "empty", lambda shape, **kind: torch.full(shape, nan, **kind))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *shape: like.new_full(shape, nan))
+    indices = torch.stack([torch.zeros(16, dtype=torch.int64), torch.arange(16) % 8])
+    steps = _Steps(model, 2, 1)
+    steps.begin(model.prefix(torch.tensor([0, 1]), torch.tensor([4, 9])))
+    first = first_occurrences(indices)
+    for number in range(15):
+        hidden = steps.advance(number, model.codes(indices[:, number]), ~first[:, number])
+        assert hidden.isfinite().all()
+        assert all(layer.buffer.isfinite().all() for layer in steps.cache.layers)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 8))

@@ -12,11 +12,11 @@ import yaml
 import mergevq
 from mergevq.config import from_dict, override
 from mergevq.data.dataset import Batch
-from mergevq.errors import CheckpointError, DataError, NonFiniteError, OutputError, UsageError
+from mergevq.errors import DataError, NonFiniteError, OutputError, UsageError
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.training.checkpoint import LAST
 from mergevq.training.config import TokenizerRun
-from mergevq.training.run import _fresh, total_steps, train_tokenizer
+from mergevq.training.run import total_steps, train_tokenizer
 from mergevq.training.tokenizer import TokenizerTraining
 
 
@@ -267,14 +267,3 @@ def test_teacher_is_not_fetched_unasked(small_run, cpu, tmp_path):
     asked = {"alignment.kind": "distill", "loss.alignment": 1.0, "alignment.view": 224}
     with pytest.raises(UsageError, match=r"needs weights: --alignment\.weights FILE"):
         train_tokenizer(override(small_run, asked), tmp_path / "run", cpu)
-
-
-def test_a_run_may_begin_with_another_tokenizer(whole_run, tmp_path):
-    torch.manual_seed(5)
-    before = Tokenizer(whole_run.model)
-    mergevq.save(before, tmp_path / "before")
-    changes = {"train.init_from": str(tmp_path / "before")}
-    begun = _fresh(override(whole_run, changes)).state_dict()
-    assert all(torch.equal(value, begun[name]) for name, value in before.state_dict().items())
-    with pytest.raises(CheckpointError, match="does not fit the model of this run"):
-        _fresh(override(whole_run, {**changes, "model.quantizer.bits": 5}))
