@@ -61,6 +61,13 @@ def register(subparsers: Any) -> None:
         metavar="N",
         help="pictures a shard, the most that is lost when a run is killed [%(default)s]",
     )
+    _add_process_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run, batch_size=64)
+
+
+def _add_process_options(parser: argparse.ArgumentParser) -> None:
+    """How the work is done, and by how many."""
     common.add_batch_size(parser)
     parser.add_argument(
         "--seed", type=common.natural, default=0, metavar="N", help="decides crops and counts [%(default)s]"
@@ -85,8 +92,6 @@ def register(subparsers: Any) -> None:
         metavar="N",
         help="unreadable pictures that are left out before a process gives up [%(default)s]",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run, batch_size=64)
 
 
 def run(options: argparse.Namespace) -> int:
