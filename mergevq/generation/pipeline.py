@@ -103,14 +103,13 @@ class ImageGenerator(nn.Module):
         Raises:
             UsageError: a class, a count, a number of steps or a setting that does not exist.
         """
-        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         images: torch.Tensor | None = None
         parts = self.generate_tokens(
             labels,
             seed=seed,
             guidance=guidance,
             guidance_schedule=guidance_schedule,
-            sampling=Sampling(**settings),  # type: ignore[arg-type]  # one float or int each
+            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
             steps=steps,
             keep=keep,
             progress=progress,

@@ -11,8 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from mergevq.config import from_dict, to_dict
 from mergevq.errors import CheckpointError, MergeVQError, UsageError
 from mergevq.generation.pipeline import ImageGenerator
@@ -72,19 +70,7 @@ def save_model(model: Generator, tokenizer: str, folder: Path) -> None:
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with store.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with store.atomic(folder / store.WEIGHTS, folder / store.CONFIG) as (weights, config):
-            save_file(tensors, weights, metadata={"format": "pt"})
-            described = {
-                "format": FORMAT,
-                "version": 1,
-                "sha256": store.sha256(weights),
-                "tokenizer": tokenizer,
-                "config": to_dict(model.config),
-            }
-            config.write_text(json.dumps(described, indent=2) + "\n")
+    store.write_model(model, folder, FORMAT, tokenizer=tokenizer, config=to_dict(model.config))
 
 
 def load(where: str | Path) -> Tokenizer | ImageGenerator:

@@ -11,13 +11,11 @@ Legend: B batch, S pixels a side, C classes.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
 from mergevq.config import from_dict
@@ -27,12 +25,10 @@ from mergevq.models.frozen import freeze
 from mergevq.models.store import (
     CONFIG,
     WEIGHTS,
-    atomic,
     fill,
     read_description,
     read_weights,
-    sha256,
-    writing,
+    write_model,
 )
 
 FORMAT = "mergevq-classifier"
@@ -166,18 +162,7 @@ def save_classifier(network: Classifier, card: ClassifierCard, folder: Path) -> 
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / WEIGHTS, folder / CONFIG) as (weights, config):
-            save_file(tensors, weights, metadata={"format": "pt"})
-            described = {
-                "format": FORMAT,
-                "version": 1,
-                "sha256": sha256(weights),
-                "card": dataclasses.asdict(card),
-            }
-            config.write_text(json.dumps(described, indent=2) + "\n")
+    write_model(network, folder, FORMAT, card=dataclasses.asdict(card))
 
 
 def load_classifier(folder: Path, device: torch.device | str = "cpu") -> TrainedClassifier:

@@ -57,19 +57,28 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> None:
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
     """
-    folder = Path(folder)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tokenizer.state_dict().items()}
+    write_model(tokenizer, Path(folder), FORMAT, config=to_dict(tokenizer.config))
+
+
+def write_model(model: nn.Module, folder: Path, kind: str, **described: Any) -> None:
+    """Writes weights, and beside them what they are, each file whole or not at all.
+
+    Args:
+        model: on any device; the file holds CPU tensors.
+        folder: made where it is missing.
+        kind: the format that `read_description` will ask for.
+        described: what else config.json says, as JSON values.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is unchanged.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / WEIGHTS, folder / CONFIG) as (weights, config):
             save_file(tensors, weights, metadata={"format": "pt"})
-            described = {
-                "format": FORMAT,
-                "version": 1,
-                "sha256": sha256(weights),
-                "config": to_dict(tokenizer.config),
-            }
-            config.write_text(json.dumps(described, indent=2) + "\n")
+            head = {"format": kind, "version": 1, "sha256": sha256(weights)}
+            config.write_text(json.dumps(head | described, indent=2) + "\n")
 
 
 def load(where: str | Path) -> Tokenizer:
