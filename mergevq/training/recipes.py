@@ -98,8 +98,8 @@ def _small(model: TokenizerConfig) -> TokenizerRun:
             lecam=0.0,
             commitment=0.05,
             entropy=0.01,
-            source=0.02,
-            source_end=0.003,
+            source=0.012,
+            source_end=0.001,
             alignment=0.0,
         ),
         alignment=AlignmentConfig(kind="none"),
@@ -107,5 +107,5 @@ def _small(model: TokenizerConfig) -> TokenizerRun:
         optimizer=OptimizerConfig(
             rate=6e-3, betas=(0.9, 0.99), schedule="cosine", warmup=100, gamma=0.02, clip=1.0, ema=0.998
         ),
-        train=TrainConfig(steps=3600, batch_size=64),
+        train=TrainConfig(steps=4200, batch_size=64),
     )
