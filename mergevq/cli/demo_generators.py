@@ -136,7 +136,7 @@ def _cost(generator: ImageGenerator, device: Device, steps: int | None = None) -
     labels = [number % generator.model.config.classes for number in range(TIMED)]
     keep = KEEP if generator.kind == "rand_ar" else None
     started = time.perf_counter()
-    parts = list(generator.generate_tokens(labels, steps=steps, keep=keep))
+    parts = list(generator.generate_tokens(generator.request(labels, keep=keep), steps))
     device.synchronize()
     seconds = time.perf_counter() - started
     return {

@@ -41,6 +41,11 @@ def register(subparsers: Any) -> None:
         "--grid", type=common.picture_path, metavar="FILE", help="draw them all in one picture, a row a class"
     )
     common.add_batch_size(parser)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the passes of raster and merge_ar first; pays for many pictures",
+    )
     sampling.add_sampling(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
@@ -54,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     device = select(options.device)
     generator = load_generator(options.checkpoint).to(device.name)
     classes = sampling.wanted_classes(options, generator.model.config.classes)
+    if options.compile:
+        generator.compile()
     common.check_writable(options.out, folder=True)
     if options.grid is not None:
         common.check_writable(options.grid)

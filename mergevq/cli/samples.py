@@ -19,6 +19,7 @@ from mergevq.cli.picture_batches import PictureBatches
 from mergevq.data.splits import FLAT
 from mergevq.data.transforms import to_uint8
 from mergevq.errors import NonFiniteError
+from mergevq.generation.sampling import Sampling
 from mergevq.generation.store import load_generator
 from mergevq.models.store import WEIGHTS, sha256
 
@@ -81,6 +82,7 @@ class GeneratedSamples:
         self.device = device
         self.batch_size = options.batch_size
         self.settings = sampling.settings(options)
+        self._check()
         self.expected = NUMBER if options.number is None else options.number
         self.size = self.generator.tokenizer.config.image_size
         config = self.generator.model.config
@@ -104,6 +106,13 @@ class GeneratedSamples:
                 if self.judged
                 else f"the generator has {config.classes} classes, the network {len(known)}: no class consistency"
             )
+
+    def _check(self) -> None:
+        """Refuses now what would be refused after the real pictures have been read."""
+        asked = dict(self.settings)
+        self.generator.check_steps(asked.pop("steps"))
+        limits = {name: asked.pop(name) for name in ("temperature", "top_k", "top_p")}
+        self.generator.request([0], sampling=Sampling(**limits), **asked)
 
     def __iter__(self) -> Iterator[SampleBatch]:
         numbers = torch.arange(len(self.labels)) // len(self.labels.unique())  # of a picture in its class

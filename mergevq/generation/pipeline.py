@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,6 +57,21 @@ class ImageGenerator(nn.Module):
             )
         self.model = model
         self.tokenizer = tokenizer
+        self._compiled = False
+
+    def compile(self, **options: Any) -> None:
+        """Has torch.compile make the passes of raster and merge_ar, which then have few different shapes.
+
+        Args:
+            options: of torch.compile, such as `mode`.
+
+        Raises:
+            UsageError: the kind is rand_ar, whose passes all differ in shape.
+        """
+        if self.kind == "rand_ar":
+            raise UsageError("rand_ar cannot be compiled: each of its passes has another shape")
+        self.model.transformer.compile(dynamic=False, **options)
+        self._compiled = True
 
     @property
     def kind(self) -> str:
@@ -103,18 +119,17 @@ class ImageGenerator(nn.Module):
         Raises:
             UsageError: a class, a count, a number of steps or a setting that does not exist.
         """
-        images: torch.Tensor | None = None
-        parts = self.generate_tokens(
+        request = self.request(
             labels,
             seed=seed,
             guidance=guidance,
             guidance_schedule=guidance_schedule,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
-            steps=steps,
             keep=keep,
             progress=progress,
         )
-        for part in parts:
+        images: torch.Tensor | None = None
+        for part in self.generate_tokens(request, steps):
             painted = self.tokenizer.decode(part.tokens)
             if images is None:
                 images = painted.new_empty(len(labels), *painted.shape[1:])
@@ -122,8 +137,7 @@ class ImageGenerator(nn.Module):
         assert images is not None
         return images
 
-    @torch.inference_mode()
-    def generate_tokens(
+    def request(
         self,
         labels: torch.Tensor | Sequence[int],
         *,
@@ -131,33 +145,52 @@ class ImageGenerator(nn.Module):
         guidance: float = 1.0,
         guidance_schedule: GuidanceSchedule | None = None,
         sampling: Sampling | None = None,
-        steps: int | None = None,
         keep: int | Sequence[int] | torch.Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[Generated]:
-        """The tokens of such images, in one part, or in one for each kept count that rand_ar draws.
+    ) -> Request:
+        """A request that this generator can meet; the arguments are those of `generate`.
 
-        The arguments are those of `generate`; `sampling` holds temperature, top_k and top_p.
+        Raises:
+            UsageError: a class, a count or a setting that does not exist.
         """
         labels = self._checked_labels(labels)
-        self._check_steps(steps)
-        counts = self._counts(keep, len(labels))
-        seeds = row_seeds(seed, len(labels))
-        request = Request(
+        return Request(
             labels=labels,
-            keep=counts,
-            seeds=seeds,
+            keep=self._counts(keep, len(labels)),
+            seeds=row_seeds(seed, len(labels)),
             sampling=sampling or Sampling(),
             guidance=guidance,
             guidance_schedule=guidance_schedule or ("linear" if self.kind == "rand_ar" else "constant"),
+            static_shapes=self._compiled or self.device.type != "cpu",
             progress=progress,
         )
+
+    @torch.inference_mode()
+    def generate_tokens(self, request: Request, steps: int | None = None) -> Iterator[Generated]:
+        """The tokens of a request, in one part, or in one for each kept count that rand_ar draws.
+
+        Args:
+            request: as `request` makes it.
+            steps: passes of rand_ar, as in `generate`.
+
+        Raises:
+            UsageError: impossible steps, or a count of which rand_ar has no layout.
+        """
+        self.check_steps(steps)
         if self.kind != "rand_ar":
             yield self._in_raster_order(request)
             return
-        positions = draw_layouts(self.model, labels, counts, seeds)
+        positions = draw_layouts(self.model, request.labels, request.keep, request.seeds)
         for count in positions.sum(dim=1).unique().tolist():
             yield self._at_positions(request, positions, count, steps)
+
+    def check_steps(self, steps: int | None) -> None:
+        """Raises UsageError where steps are given to a kind that takes one a token."""
+        if steps is not None and self.kind != "rand_ar":
+            raise UsageError(
+                f"steps is {steps}; only rand_ar decodes several tokens a step, {self.kind} takes "
+                f"{self.model.config.length}"
+            )
 
     def _in_raster_order(self, request: Request) -> Generated:
         codes, cache = generate_raster(self.model, request)
@@ -191,13 +224,6 @@ class ImageGenerator(nn.Module):
         if wrong:
             raise UsageError(f"there is no class {wrong[0]}; the generator knows 0 to {classes - 1}")
         return labels
-
-    def _check_steps(self, steps: int | None) -> None:
-        if steps is not None and self.kind != "rand_ar":
-            raise UsageError(
-                f"steps is {steps}; only rand_ar decodes several tokens a step, {self.kind} takes "
-                f"{self.model.config.length}"
-            )
 
     def _counts(self, keep: int | Sequence[int] | torch.Tensor | None, rows: int) -> torch.Tensor:
         """(B,) kept counts; 0 where rand_ar is free to draw one."""

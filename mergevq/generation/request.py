@@ -22,6 +22,8 @@ class Request:
         sampling: how codes are drawn.
         guidance: the scale of classifier-free guidance; 1 is none, and costs one pass instead of two.
         guidance_schedule: "constant", or "linear" from 1 to the scale.
+        static_shapes: whether the passes of raster and merge_ar are to have few different shapes, for compilers and
+            devices that prepare themselves for each; attention then reads up to 127 slots too many.
         progress: called with the number of passes done and the number of all.
     """
 
@@ -31,6 +33,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     guidance: float = 1.0
     guidance_schedule: GuidanceSchedule = "constant"
+    static_shapes: bool = False
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:

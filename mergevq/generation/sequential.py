@@ -5,6 +5,8 @@ Legend: B rows, L positions, S slots.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from mergevq.generation.cache import KVCache, WindowedSlots
@@ -15,6 +17,9 @@ from mergevq.models.generator import Generator
 
 # How often a device other than the CPU is asked how many slots are in use; in between, an upper bound does.
 _ASK_EVERY = 32
+
+# With static shapes attention is given a multiple of so many slots, and so few different shapes.
+_BUCKET = 128
 
 
 @torch.inference_mode()
@@ -30,7 +35,7 @@ def generate_raster(model: Generator, request: Request) -> tuple[torch.Tensor, C
     """
     config = model.config
     labels, keep = request.rows(config.classes)
-    steps = _Steps(model, len(labels), int(request.keep.max()))
+    steps = _Steps(model, len(labels), int(request.keep.max()), request.static_shapes)
     noise = row_noise(request.seeds, config.length, len(config.split)).to(model.device)
     tokens = torch.empty(len(request.labels), config.length, dtype=torch.int64, device=model.device)
     hidden = steps.begin(model.prefix(labels, keep))
@@ -49,9 +54,10 @@ def generate_raster(model: Generator, request: Request) -> tuple[torch.Tensor, C
 class _Steps:
     """The Transformer fed with one token at a time."""
 
-    def __init__(self, model: Generator, rows: int, distinct: int):
+    def __init__(self, model: Generator, rows: int, distinct: int, static_shapes: bool):
         config = model.config
         self.model = model
+        self.static_shapes = static_shapes
         self.lead = 2 if config.kind == "merge_ar" else 1
         self.slots = None
         capacity = most = self.lead + config.length - 1
@@ -77,17 +83,34 @@ class _Steps:
         return self.model.transformer(x.unsqueeze(1), rotation, valid, self.cache.layers)[:, -1]
 
     def _make_room(self, number: int, duplicate: torch.Tensor) -> torch.Tensor | None:
-        """Chooses the slots of a token; which slots are valid, (B, 1, S), or None where all are."""
+        """Chooses the slots of a token; which slots are valid, (1 or B, 1, S), or None where all are."""
         if self.slots is None:
-            self.cache.next(self.lead + number, self.lead + number + 1)
-            return None
+            return self._next_slot(number)
         place = self.slots.place(number, duplicate.repeat(self.rows // len(duplicate)))
         used = self.slots.used
         on_host = used.device.type == "cpu"
         self._bound += 1
         if on_host or number % _ASK_EVERY == 0:
             self._bound = int(used.max())
-        self.cache.next(place, self._bound)
-        if on_host and int(used.min()) == self._bound:
+        visible = self._visible(self._bound)
+        self.cache.next(place, visible)
+        if on_host and int(used.min()) == visible:
             return None
-        return (torch.arange(self._bound, device=used.device) < used.unsqueeze(1)).unsqueeze(1)
+        return (torch.arange(visible, device=used.device) < used.unsqueeze(1)).unsqueeze(1)
+
+    def _next_slot(self, number: int) -> torch.Tensor | None:
+        """The same where every token has a slot of its own."""
+        slot = self.lead + number
+        if not self.static_shapes:
+            self.cache.next(slot, slot + 1)
+            return None
+        visible = self._visible(slot + 1)
+        self.cache.next(torch.full((self.rows,), slot, device=self.model.device), visible)
+        return (torch.arange(visible, device=self.model.device) <= slot).view(1, 1, -1)
+
+    def _visible(self, used: int) -> int:
+        """The slots that attention is given, at least as many as are used."""
+        if not self.static_shapes:
+            return used
+        most = self.cache.capacity if used <= self.cache.capacity else self.cache.most
+        return min(math.ceil(used / _BUCKET) * _BUCKET, most)

@@ -184,6 +184,7 @@ def test_a_broken_reference_is_named_each_time(mergevq_main, digits, judge, tmp_
         (("--images", "folder"), 2, "--images: not allowed with argument --generator"),
         (("--number", "4", "--steps", "3"), 2, "only rand_ar decodes several tokens"),
         (("--number", "4", "--guidance", "-1"), 2, "guidance is -1.0"),
+        (("--top-p", "2", "--reference", "nowhere"), 2, "top_p is 2.0"),  # before real pictures are read
     ],
 )
 def test_what_a_generator_cannot_do(evaluate, generator, arguments, code, said):

@@ -96,7 +96,7 @@ def test_each_row_of_merge_ar_may_be_told_another_count(tokenizer: Tokenizer) ->
 
 def test_rand_ar_draws_counts_from_its_class(tokenizer: Tokenizer) -> None:
     generator = make("rand_ar", tokenizer)
-    parts = list(generator.generate_tokens([0, 1, 0, 1, 0, 1, 0, 1]))
+    parts = list(generator.generate_tokens(generator.request([0, 1, 0, 1, 0, 1, 0, 1])))
     assert {part.tokens.keep for part in parts} == {4, 6}
     assert sorted(torch.cat([part.rows for part in parts]).tolist()) == list(range(8))
     sets, labels = bank()
@@ -109,7 +109,7 @@ def test_rand_ar_draws_counts_from_its_class(tokenizer: Tokenizer) -> None:
 
 def test_rand_ar_takes_fewer_steps_on_request(tokenizer: Tokenizer) -> None:
     generator = make("rand_ar", tokenizer)
-    part = next(iter(generator.generate_tokens([0], keep=6, steps=2)))
+    part = next(iter(generator.generate_tokens(generator.request([0], keep=6), steps=2)))
     assert part.cache.passes == 2 and part.tokens.indices.shape == (1, 6)
 
 
@@ -144,6 +144,11 @@ def test_logits_are_float32_under_autocast_and_in_bf16(kind: GeneratorKind, toke
 def test_what_merge_ar_cannot_do(request_: dict, message: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match=message):
         make("merge_ar", tokenizer).generate(**request_)
+
+
+def test_rand_ar_cannot_be_compiled(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="each of its passes has another shape"):
+        make("rand_ar", tokenizer).compile()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergevq.generation import sequential
 from mergevq.generation.cache import WindowedSlots
 from mergevq.generation.parallel import generate_at, parallel_schedule
 from mergevq.generation.request import Request
@@ -40,9 +45,11 @@ def raster_order(indices: torch.Tensor) -> Sequence:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.data(), st.sampled_from(["raster", "merge_ar"]), st.integers(1, 20), st.integers(1, 4))
+@given(
+    st.data(), st.sampled_from(["raster", "merge_ar"]), st.integers(1, 20), st.integers(1, 4), st.booleans()
+)
 def test_the_compressed_cache_gives_the_logits_of_the_mask(
-    data: st.DataObject, kind: GeneratorKind, window: int, batch: int
+    data: st.DataObject, kind: GeneratorKind, window: int, batch: int, static: bool
 ) -> None:
     """Rows repeat themselves differently, so each keeps another number of slots."""
     model = make(kind, window)
@@ -52,13 +59,13 @@ def test_the_compressed_cache_gives_the_logits_of_the_mask(
     labels = torch.randint(6, (batch,), generator=generator)
     keep = torch.randint(4, 17, (batch,), generator=generator)
     expected = model.contexts(labels, keep, raster_order(indices))
-    steps = _Steps(model, batch, 1)  # told of one distinct token, so that the cache must grow
+    steps = _Steps(model, batch, 1, static)  # told of one distinct token, so that the cache must grow
     found = [steps.begin(model.prefix(labels, keep))]
     first = first_occurrences(indices)
     for number in range(15):
         found.append(steps.advance(number, model.codes(indices[:, number]), ~first[:, number]))
     torch.testing.assert_close(torch.stack(found, dim=1), expected, rtol=1e-4, atol=1e-4)
-    if kind == "merge_ar":
+    if kind == "merge_ar" and not static:
         kept = first[:, :15].sum(dim=1)
         assert steps.cache.visible <= 2 + int(kept.max()) + window
     assert steps.cache.visible <= steps.cache.capacity <= 2 + 15
@@ -71,13 +78,37 @@ def test_slots_that_no_token_has_taken_do_no_harm(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "empty", lambda shape, **kind: torch.full(shape, nan, **kind))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *shape: like.new_full(shape, nan))
     indices = torch.stack([torch.zeros(16, dtype=torch.int64), torch.arange(16) % 8])
-    steps = _Steps(model, 2, 1)
+    steps = _Steps(model, 2, 1, False)
     steps.begin(model.prefix(torch.tensor([0, 1]), torch.tensor([4, 9])))
     first = first_occurrences(indices)
     for number in range(15):
         hidden = steps.advance(number, model.codes(indices[:, number]), ~first[:, number])
         assert hidden.isfinite().all()
         assert all(layer.buffer.isfinite().all() for layer in steps.cache.layers)
+
+
+@pytest.mark.parametrize("kind", ["raster", "merge_ar"])
+def test_static_shapes_are_few_and_change_nothing(
+    kind: GeneratorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is one graph without a break, traced once for each multiple of the bucket."""
+    monkeypatch.setattr(sequential, "_BUCKET", 6)
+    model = make(kind, window=2)
+    traced = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        traced.append(graph)
+        return graph.forward
+
+    request = Request(
+        labels=torch.tensor([0, 3]), keep=torch.tensor([9, 9]), seeds=[0, 1], sampling=GREEDY, guidance=2.0
+    )
+    expected, _ = generate_raster(model, request)
+    torch.compiler.reset()
+    model.transformer.compile(backend=backend, fullgraph=True, dynamic=False)
+    found, _ = generate_raster(model, replace(request, static_shapes=True))
+    assert torch.equal(found, expected)
+    assert 2 <= len(traced) <= 4  # the prefix, and multiples of 6 up to 17 slots
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 8))
