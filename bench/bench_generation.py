@@ -5,11 +5,16 @@ as many codes as the case wants distinct. All that generation costs is paid, the
 model, and since the codes come without order, distinct ones appear early, which is the harder case.
 Peak memory is that of keys and values at the end, which only ever grow.
 
+Each timing is also given as a multiple of what its memory traffic would take: the weights once a pass, and the
+keys and values that are visible in it, at the rate at which this machine reads memory.
+
 Legend: L positions, K kept tokens.
 """
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import Any
 
 import pytest
@@ -18,6 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from mergevq.backends import Device
 from mergevq.bench.cases import FULL, THREADS, counted, describe, finished
+from mergevq.generation.cache import KVCache
 from mergevq.generation.parallel import generate_at
 from mergevq.generation.request import Request
 from mergevq.generation.sequential import generate_raster
@@ -58,13 +64,45 @@ def generator(kind: GeneratorKind, tokenizer: str) -> GeneratorConfig:
     return generator_config(SIZE, kind, preset(tokenizer), classes=CLASSES)
 
 
-def measure(benchmark: BenchmarkFixture, run: Any, device: Device) -> None:
-    """Once to warm up in the small, then as often as full runs can afford; the cache goes on record."""
+@functools.cache
+def reading_rate(device: Device, threads: int) -> float:
+    """Bytes a second at which so many threads read memory that is in no cache; the best of several."""
+    x = torch.ones(2**26 if FULL else 2**20, device=device.name)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        x.sum()
+        device.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return x.nbytes / min(seconds)
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of keys and values that each pass is given."""
+    passes: list[int] = []
+    given = KVCache.next
+
+    def noted(cache: KVCache, slots: torch.Tensor | int, visible: int) -> None:
+        given(cache, slots, visible)
+        passes.append(cache.bytes * visible // cache.capacity)
+
+    monkeypatch.setattr(KVCache, "next", noted)
+    return passes
+
+
+def measure(
+    benchmark: BenchmarkFixture, model: Generator, run: Any, device: Device, threads: int, visible: list[int]
+) -> None:
+    """Once to warm up in the small, then as often as full runs can afford; cache and traffic go on record."""
     _, use = benchmark.pedantic(finished(run, device), rounds=1, warmup_rounds=0 if FULL else 1)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    traffic = use.passes * weights + sum(visible[-use.passes :])
     benchmark.extra_info |= {
         "cache slots": use.slots,
-        "cache MiB": round(use.bytes / 2**20, 1),
         "passes": use.passes,
+        "cache_bytes": use.bytes,
+        "traffic_seconds": traffic / reading_rate(device, threads),
     }
 
 
@@ -73,7 +111,13 @@ def measure(benchmark: BenchmarkFixture, run: Any, device: Device) -> None:
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", ["raster", "merge_ar"])
 def test_raster_order(
-    benchmark: BenchmarkFixture, kind: GeneratorKind, batch: int, dtype: str, threads: int, device: Device
+    benchmark: BenchmarkFixture,
+    kind: GeneratorKind,
+    batch: int,
+    dtype: str,
+    threads: int,
+    device: Device,
+    visible: list[int],
 ) -> None:
     config = generator(kind, LONG)
     keep = config.counts[0]
@@ -86,7 +130,7 @@ def test_raster_order(
     )
     model = make(config, device, DTYPES[dtype], keep)
     asked = request(config, batch, keep, device)
-    measure(benchmark, lambda: generate_raster(model, asked), device)
+    measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
 
 
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
@@ -94,7 +138,13 @@ def test_raster_order(
 @pytest.mark.parametrize("steps", [64, 144] if FULL else [8])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_random_order(
-    benchmark: BenchmarkFixture, batch: int, steps: int, dtype: str, threads: int, device: Device
+    benchmark: BenchmarkFixture,
+    batch: int,
+    steps: int,
+    dtype: str,
+    threads: int,
+    device: Device,
+    visible: list[int],
 ) -> None:
     config = generator("rand_ar", SHORT)
     keep = config.counts[0]
@@ -108,4 +158,4 @@ def test_random_order(
     model = make(config, device, DTYPES[dtype], 2**config.bits)
     asked = request(config, batch, keep, device)
     positions = torch.arange(keep, device=device.name).expand(batch, -1)
-    measure(benchmark, lambda: generate_at(model, asked, positions, steps), device)
+    measure(benchmark, model, lambda: generate_at(model, asked, positions, steps), device, threads, visible)

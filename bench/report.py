@@ -114,6 +114,8 @@ _FACTS: dict[str, Callable[[float, float], str]] = {
     "images": lambda images, seconds: f"{significant(images / seconds)} img/s",
     "share": lambda share, _: f"{share:.1%} of the encoder",
     "peak_bytes": lambda peak, _: f"{significant(peak / 2**20)} MiB",
+    "cache_bytes": lambda cache, _: f"cache {significant(cache / 2**20)} MiB",
+    "traffic_seconds": lambda traffic, seconds: f"{significant(seconds / traffic)} × memory traffic",
 }
 """What `extra_info` may hold, and how it is shown: value and median time to text."""
 
