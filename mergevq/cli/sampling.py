@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from typing import Any
 
 from mergevq.cli import common
@@ -63,8 +64,9 @@ def wanted_classes(options: argparse.Namespace, classes: int) -> list[int]:
 
 
 def picture_seed(seed: int, label: int, number: int) -> int:
-    """The seed of picture `number` of a class, which depends on nothing else that is asked for."""
-    return (seed << 48) + (label << 24) + number
+    """The seed of picture `number` of a class, which depends on nothing else that is asked for: 64 bits."""
+    digest = hashlib.blake2b(f"{seed} {label} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _classes(text: str) -> list[int]:

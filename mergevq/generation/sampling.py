@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from mergevq.errors import UsageError
@@ -51,9 +52,12 @@ def row_seeds(seed: int | Sequence[int], rows: int) -> list[int]:
 
 
 def row_noise(seeds: Sequence[int], *shape: int) -> torch.Tensor:
-    """(R, *shape) uniform numbers in [0, 1), each row from its own seed."""
-    generators = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
-    return torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+    """(R, *shape) uniform numbers in [0, 1), each row from its own seed, of which 64 bits count.
+
+    They are NumPy's: PyTorch's generator on the CPU heeds only 32 bits of a seed.
+    """
+    rows = [np.random.default_rng(seed % 2**64).random(shape, dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
 
 
 def filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -53,6 +53,16 @@ def test_a_picture_does_not_depend_on_the_others(mergevq_main, nano, tmp_path):
     assert np.abs(pixels(tmp_path / "one/1/0000.png") - pixels(tmp_path / "one/1/0001.png")).max() > 10
 
 
+def test_the_seed_and_the_class_decide_a_picture(mergevq_main, nano, tmp_path):
+    pictures = set()
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        arguments = ("--classes", "0,2", "--number", 1, "--seed", seed, "--out", out)
+        assert mergevq_main("generate", "--checkpoint", nano, *arguments).code == 0
+        pictures |= {path.read_bytes() for path in out.rglob("*.png")}
+    assert len(pictures) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

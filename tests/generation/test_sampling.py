@@ -71,6 +71,14 @@ def test_the_noise_of_a_row_is_that_of_its_seed() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@given(st.integers(0, 2**64 - 1), st.integers(0, 63))
+def test_every_bit_of_a_seed_counts(seed: int, bit: int) -> None:
+    """PyTorch's own generator on the CPU drops half of them."""
+    noise = row_noise([seed, seed ^ (1 << bit)], 4)
+    assert not torch.equal(noise[0], noise[1])
+    assert bool(((noise >= 0) & (noise < 1)).all())
+
+
 def test_seeds_count_up_or_are_given() -> None:
     assert row_seeds(5, 3) == [5, 6, 7]
     assert row_seeds([8, 2], 2) == [8, 2]
