@@ -13,7 +13,9 @@ and traces under torch.compile. Under torch.export the reference is always taken
 
 Where every implementation refuses, the call falls back: it is logged, and an error in strict mode. An
 implementation that is a shortcut for some calls, on a device that computes the reference well, is
-registered with `optional=True`: its refusal is no fallback.
+registered with `optional=True`: its refusal is no fallback. One that has not been measured to gain anything
+is registered with `on_request=True`: it is passed over unless the environment variable MERGEVQ_OPS names it,
+as in MERGEVQ_OPS=merge=triton,decode_attention=reference. Who is named there is asked first.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ from typing import Any
 
 import torch
 
-from mergevq.errors import FallbackError
+from mergevq.errors import FallbackError, UsageError, unknown_name
 
 logger = logging.getLogger(__name__)
+
+REFERENCE = "reference"
+"""The name of every operator's reference."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Implementation:
     when: Callable[..., Verdict]
     priority: int
     optional: bool
+    on_request: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ class Operator:
         when: Callable[..., Verdict] = lambda *_, **__: OK,
         priority: int = 0,
         optional: bool = False,
+        on_request: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Registers an implementation for tensors of a device type.
 
@@ -97,6 +104,7 @@ class Operator:
             when: sees the call's arguments; answers OK or `Reject(reason)` from metadata alone.
             priority: higher is asked first; equal priorities in order of registration.
             optional: whether its refusal leaves the call to the reference without a word.
+            on_request: whether it is asked only where MERGEVQ_OPS names it; then it is optional too.
 
         Raises:
             ValueError: the device already has an implementation of this name.
@@ -107,7 +115,9 @@ class Operator:
             present = self._implementations.setdefault(device, [])
             if any(other.name == chosen for other in present):
                 raise ValueError(f"operator {self.name} already has an implementation {chosen!r} on {device}")
-            present.append(Implementation(chosen, device, run, when, priority, optional))
+            present.append(
+                Implementation(chosen, device, run, when, priority, optional or on_request, on_request)
+            )
             present.sort(key=lambda implementation: -implementation.priority)
             return run
 
@@ -117,38 +127,58 @@ class Operator:
         """The implementations registered for a device type, in the order in which they are asked."""
         return list(self._implementations.get(device, ()))
 
+    def names(self) -> list[str]:
+        """What an implementation may be called on some device, the reference first."""
+        everywhere = (each.name for present in self._implementations.values() for each in present)
+        return list(dict.fromkeys([REFERENCE, *everywhere]))
+
     def resolve(self, *args: Any, **kwargs: Any) -> Resolution:
         """What a call with these arguments would run, and why."""
+        if _overrides_problem is not None:
+            raise UsageError(_overrides_problem)
         if _forced_reference or torch.compiler.is_exporting():
-            return Resolution("reference", self.reference)
+            return Resolution(REFERENCE, self.reference)
         rejected: tuple[tuple[str, str], ...] = ()
         fallback = False
-        for implementation in self._implementations.get(args[0].device.type, ()):
+        for implementation in self._candidates(args[0].device.type):
             verdict = implementation.when(*args, **kwargs)
             if verdict is None:
                 return Resolution(implementation.name, implementation.run, rejected)
             rejected = (*rejected, (implementation.name, verdict.reason))
             fallback = fallback or not implementation.optional
-        return Resolution("reference", self.reference, rejected, fallback)
+        return Resolution(REFERENCE, self.reference, rejected, fallback)
+
+    def _candidates(self, device: str) -> list[Implementation]:
+        """Who is asked, in order."""
+        present = self._implementations.get(device, [])
+        named = _overrides.get(self.name)
+        if named == REFERENCE:
+            return []
+        usual = [each for each in present if each.name != named and not each.on_request]
+        return [*(each for each in present if each.name == named), *usual]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         resolution = self.resolve(*args, **kwargs)
-        if resolution.fallback:
-            self._fell_back(resolution.rejected, args[0].device.type)
+        if resolution.fallback or _overrides.get(self.name) in dict(resolution.rejected):
+            self._refused(resolution, args[0].device.type)
         return resolution.run(*args, **kwargs)
 
-    def _fell_back(self, rejected: tuple[tuple[str, str], ...], device: str) -> None:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected)
-        if strict():
+    def _refused(self, resolution: Resolution, device: str) -> None:
+        """Says that a fallback, or another implementation than the one asked for, is taken."""
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in resolution.rejected)
+        if resolution.fallback and strict():
             raise FallbackError(f"operator {self.name} on {device} fell back to the reference ({reasons})")
         # A log call would break the graph, and the eager warm-up has already said it.
         if not torch.compiler.is_compiling() and (device, reasons) not in self._reported:
             self._reported.add((device, reasons))
-            logger.warning("operator %s on %s takes the reference: %s", self.name, device, reasons)
+            taken = "the reference" if resolution.name == REFERENCE else resolution.name
+            logger.warning("operator %s on %s takes %s: %s", self.name, device, taken, reasons)
 
 
 _operators: dict[str, Operator] = {}
 _forced_reference = False
+_overrides: dict[str, str] = {}
+_overrides_problem: str | None = None
 
 
 def op(name: str, *, example: Callable[[torch.device], tuple]) -> Callable[[Callable[..., Any]], Operator]:
@@ -174,6 +204,48 @@ def op(name: str, *, example: Callable[[torch.device], tuple]) -> Callable[[Call
 def operators() -> dict[str, Operator]:
     """Every declared operator by name."""
     return dict(_operators)
+
+
+def read_overrides(text: str) -> None:
+    """Takes over the value of MERGEVQ_OPS, once every device has registered its implementations.
+
+    What is wrong with it is not raised here, at import, but by whoever calls an operator or `overrides`.
+
+    Args:
+        text: operator=implementation, separated by commas; the implementation may be "reference".
+    """
+    global _overrides, _overrides_problem
+    try:
+        _overrides, _overrides_problem = _parsed(text), None
+    except UsageError as error:
+        _overrides, _overrides_problem = {}, f"MERGEVQ_OPS: {error}"
+
+
+def _parsed(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, separator, chosen = (piece.strip() for piece in part.partition("="))
+        if not separator or name in found:
+            raise UsageError(f"{part!r} is not operator=implementation, each operator once")
+        if name not in _operators:
+            raise UsageError(unknown_name("operator", name, _operators))
+        known = _operators[name].names()
+        if chosen not in known:
+            raise UsageError(unknown_name(f"implementation of {name}", chosen, known))
+        found[name] = chosen
+    return found
+
+
+def overrides() -> dict[str, str]:
+    """The implementation that MERGEVQ_OPS asks for, by operator; on a device that has none of this name the
+    operator resolves as usual.
+
+    Raises:
+        UsageError: the variable names an unknown operator or implementation, or is malformed.
+    """
+    if _overrides_problem is not None:
+        raise UsageError(_overrides_problem)
+    return dict(_overrides)
 
 
 def strict() -> bool:

@@ -1,9 +1,9 @@
-"""What merging costs: beside the rest of the encoder, and one implementation of an operator beside another.
+"""What merging costs beside the rest of the encoder.
 
 The parts of merging are timed on inputs of the shapes that the blocks have, summed over the schedule. Each
 round is preceded by a pass of the whole encoder, so that the share is a median of paired ratios.
 
-Legend: B batch, T tokens with the class token, D width, E head width, K kept, d code bits.
+Legend: B batch, T tokens with the class token, D width, E head width.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mergevq.backends import Device, bipartite_match, devices, merge, operators
-from mergevq.bench.cases import FULL, PRESETS, counted, describe, finished, images, tokenizer
+from mergevq.backends import Device, bipartite_match, merge
+from mergevq.bench.cases import FULL, PRESETS, describe, finished, images, tokenizer
 from mergevq.config import TokenizerConfig
 from mergevq.models.merge import follow, merge_schedule
-from mergevq.presets import preset as preset_config
 
 ROUNDS = 15 if FULL else 1
-TEMPERATURE = 0.01
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -123,59 +121,3 @@ def test_encoder(benchmark: BenchmarkFixture, preset: str, merged: bool, device:
     with torch.inference_mode():
         encoding = benchmark(finished(lambda: model.encoder(pictures, keep), device))
     assert encoding.tokens.shape[1] == keep
-
-
-def arguments(name: str, config: TokenizerConfig, batch: int, device: str) -> tuple[Any, ...]:
-    """Arguments of an operator in the shapes of a preset's first merging block, or of its codes."""
-    step = mergings(config, batch, device)[0]
-    heads = step.x.unflatten(2, (config.encoder.heads, -1)).transpose(1, 2)  # (B, heads, T, E)
-    z = step.x[:, : config.merge.keep, : config.quantizer.bits].contiguous()
-    positions = torch.arange(config.length, device=device).expand(batch, -1)
-    known: dict[str, tuple[Any, ...]] = {
-        "sized_attention": (heads, heads, heads, step.size.log()),
-        "bipartite_match": (step.keys, step.merges, 1),
-        "merge": (step.x, step.size, step.assign, step.length),
-        "recover": (z, positions % config.merge.keep),
-        "lfq_quantize": (z,),
-        "lfq_entropies": (z, TEMPERATURE),
-    }
-    return known.get(name) or operators()[name].example(torch.device(device))
-
-
-IMPLEMENTATIONS = [
-    (name, implementation, where)
-    for name, operator in operators().items()
-    for implementation, where in [
-        ("reference", "any device"),
-        *((each.name, where) for where in devices() for each in operator.implementations(where)),
-    ]
-]
-
-
-@pytest.mark.benchmark(warmup=True, warmup_iterations=2)
-@pytest.mark.parametrize(("operator", "implementation", "where"), IMPLEMENTATIONS)
-@pytest.mark.parametrize("batch", [1, 8] if FULL else [1])
-@pytest.mark.parametrize("preset", PRESETS)
-def test_operator(
-    benchmark: BenchmarkFixture,
-    preset: str,
-    batch: int,
-    operator: str,
-    implementation: str,
-    where: str,
-    device: Device,
-) -> None:
-    if where not in ("any device", device.name):
-        pytest.skip(f"for {where}, and the timings are of {device.name}")
-    describe(
-        benchmark,
-        group=f"operators in the shapes of a preset, {counted(batch, 'image')}, 1 thread",
-        row=f"{operator}: {implementation}",
-        column=preset,
-    )
-    chosen = operators()[operator]
-    found = {each.name: each.run for each in chosen.implementations(device.name)}
-    run = found.get(implementation, chosen.reference)
-    inputs = arguments(operator, preset_config(preset), batch, device.name)
-    with torch.inference_mode():
-        assert benchmark(finished(lambda: run(*inputs), device)) is not None

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 import mergevq.backends.cpu.convolution
-import mergevq.backends.cpu.merging  # noqa: F401  (registers the operators)
+import mergevq.backends.cpu.merging
+import mergevq.backends.cpu.preactivation  # noqa: F401  (registers the operators)
 from mergevq.backends.device import Device, Probe
 
 

@@ -10,22 +10,33 @@ The work is cut so that its buffers stay in the caches and are used again: memor
 more than the arithmetic. Nothing is kept between calls.
 
 Source: Lavin & Gray (arXiv:1509.09308), Section 4; points in the manner of arXiv:1803.10986.
-Legend: B batch, C channels in, O channels out, R rows and S columns of tiles, N tiles.
+Legend: B batch, C channels in, O channels out, h w resolution, n pictures, r rows and S columns of tiles,
+N tiles.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
+
+from mergevq.backends.cpu.strips import Affine, Strips
+
+_FEW = 64
+"""With fewer tiles the products are faster with the tiles innermost."""
+
+Chunk = tuple[slice, slice]
+"""Pictures, and rows of tiles of them."""
 
 _CHUNK = 128
 """Tiles that are worked on at a time."""
 
 _CHANNELS = 256
 """Output channels that are worked on at a time."""
+
+_CHANNELS_OF_ONE = 64
+"""The same where there is one chunk: each kernel is used but once, while it is in the caches."""
 
 
 def _kronecker_squares() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -57,67 +68,134 @@ def _coefficients(roots: list[float]) -> list[float]:
 _DATA, _KERNEL, _OUTPUT = _kronecker_squares()  # (36, 36), (36, 9), (16, 36)
 
 
-def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def convolve(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    affine: Affine | None = None,
+    residual: torch.Tensor | None = None,
+    consume: bool = False,
+) -> torch.Tensor:
     """A 3x3 convolution with stride 1 and a border of one zero, without a gradient.
 
     Args:
         x: (B, C, h, w) float32 on the CPU.
         weight: (O, C, 3, 3).
         bias: (O,), or None.
+        affine: (B, C) factors and summands: `x` is normalised with them and activated by SiLU before.
+        residual: (B, O, h, w), added to the result, or None.
+        consume: whether the result may be written over `x`; it shares no memory with `residual` then.
 
     Returns:
         (B, O, h, w), channels-last.
     """
-    batch, _, height, width = x.shape
-    rows, columns = -(-height // 4), -(-width // 4)
-    x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (B, h, w, C)
-    out = x.new_empty(batch, 4 * rows, 4 * columns, len(weight))
-    tiles = out.view(batch, rows, 4, columns, 4, -1).permute(2, 4, 0, 1, 3, 5)  # (4, 4, B, R, S, O)
-    for start in range(0, len(weight), _CHANNELS):
-        part = slice(start, start + _CHANNELS)
-        _fill(tiles[..., part], x, weight[part], None if bias is None else bias[part])
-    out = out[:, :height, :width].permute(0, 3, 1, 2)
-    return out.contiguous(memory_format=torch.channels_last)  # copies where tiles stand out over the edge
+    x, width = innermost(x), len(weight)
+    beside = None if residual is None else innermost(residual)
+    out = x if consume and x.shape[3] == width else x.new_empty(*x.shape[:3], width)
+    work = _Workspace(x, affine, width)
+    for start in range(0, width, work.step):
+        part = slice(start, start + work.step)
+        kernel = work.kernel(weight[part])
+        for images, rows in work.chunks:
+            result = work.tiles(images, rows, kernel)
+            if bias is not None:
+                result.add_(bias[part])
+            place = images, slice(4 * rows.start, 4 * rows.stop), slice(None), part
+            _write(out[place], result, None if beside is None else beside[place])
+    return out.permute(0, 3, 1, 2)
 
 
-def _fill(out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Writes the convolution of `x` (B, h, w, C) into `out` (4, 4, B, R, S, O)."""
-    channels, width = weight.shape[1], len(weight)
-    # The view is transposed inside the product: copying it would cost more.
-    kernel = (_KERNEL @ weight.reshape(-1, 9).t()).view(36, width, channels).transpose(1, 2)  # (36, C, O)
-    chunks = list(_chunks(*out.shape[2:5]))
-    most = max(out[:, :, images, rows].shape[2:5].numel() for images, rows in chunks)
-    here, there = (x.new_empty(36 * most * max(channels, width)) for _ in range(2))
-    for images, rows in chunks:
-        target = out[:, :, images, rows]
-        grid = target.shape[2:5]
-        count = grid.numel()  # N
-        tiles = _as(here, 6, 6, *grid, channels).copy_(_input_tiles(x[images], rows, grid[2]))
-        data = torch.mm(_DATA, tiles.view(36, -1), out=_as(there, 36, count * channels))
-        products = torch.bmm(data.view(36, count, channels), kernel, out=_as(here, 36, count, width))
-        result = torch.mm(_OUTPUT, products.view(36, -1), out=_as(there, 16, count * width))
-        result = result.view(target.shape)
-        target.copy_(result if bias is None else result.add_(bias))
+def innermost(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) in any memory format as contiguous (B, h, w, C); a view where it can be."""
+    return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
-def _chunks(batch: int, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+class _Workspace:
+    """The chunks of a batch (B, h, w, C), and the buffers that they are transformed and multiplied in.
+
+    A single chunk is transformed once and kept, so that its output can be made of a few channels at a
+    time, under kernels that are still in the caches. One of several is transformed for every `step`.
+    """
+
+    def __init__(self, x: torch.Tensor, affine: Affine | None, width: int):
+        rows, columns = -(-x.shape[1] // 4), -(-x.shape[2] // 4)
+        self.chunks = list(_chunks(len(x), rows, columns))
+        self.single = len(self.chunks) == 1
+        self.step = min(_CHANNELS_OF_ONE if self.single else _CHANNELS, width)
+        images, band = self.chunks[0]  # none is larger
+        if self.single or self.step == width:
+            self.strip: Callable[[slice, slice], torch.Tensor] = Strips(x, affine, images.stop, band.stop)
+        else:  # each strip is wanted again
+            self.strip = _pieces(Strips(x, affine, len(x), rows)(slice(0, len(x)), slice(0, rows)))
+        size = 36 * images.stop * band.stop * columns
+        self.here, self.there = (x.new_empty(size * max(x.shape[3], self.step)) for _ in range(2))
+        self.last = x.new_empty(size * self.step) if self.single else self.there
+        self.kernels = x.new_empty(36 * x.shape[3] * self.step)
+        self.transformed: tuple[torch.Size, torch.Tensor] | None = None
+
+    def kernel(self, weight: torch.Tensor) -> torch.Tensor:
+        """G g G^T of (O, C, 3, 3) weights: (36, O, C)."""
+        width, channels = weight.shape[:2]
+        flat = torch.mm(_KERNEL, weight.reshape(-1, 9).t(), out=_as(self.kernels, 36, width * channels))
+        return flat.view(36, width, channels)
+
+    def tiles(self, images: slice, rows: slice, kernel: torch.Tensor) -> torch.Tensor:
+        """The output's tiles of a chunk under a kernel (36, O, C): (4, 4, n, r, S, O)."""
+        if self.transformed is None or not self.single:
+            self.transformed = self._transform(self.strip(images, rows))
+        grid, data = self.transformed
+        count, width = data.shape[1], kernel.shape[1]
+        if count < _FEW:
+            products = torch.bmm(kernel, data.transpose(1, 2), out=_as(self.here, 36, width, count))
+            return self._back(products, width, *grid).permute(0, 1, 3, 4, 5, 2)
+        products = torch.bmm(data, kernel.transpose(1, 2), out=_as(self.here, 36, count, width))
+        return self._back(products, *grid, width)
+
+    def _transform(self, strip: torch.Tensor) -> tuple[torch.Size, torch.Tensor]:
+        """(n, r, S), and B^T d B (36, N, C), of a strip (n, 4r + 2, 4S + 2, C)."""
+        tiles = strip.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # (6, 6, n, r, S, C)
+        gathered = _as(self.here, *tiles.shape).copy_(tiles).view(36, -1)
+        data = torch.mm(_DATA, gathered, out=_as(self.there, *gathered.shape))
+        return tiles.shape[2:5], data.view(36, -1, tiles.shape[5])
+
+    def _back(self, products: torch.Tensor, *shape: int) -> torch.Tensor:
+        """A^T m A of products (36, ...): (4, 4, *shape)."""
+        flat = products.view(36, -1)
+        return torch.mm(_OUTPUT, flat, out=_as(self.last, 16, flat.shape[1])).view(4, 4, *shape)
+
+
+def _pieces(whole: torch.Tensor) -> Callable[[slice, slice], torch.Tensor]:
+    """What `Strips` gives, out of one strip that is the whole batch."""
+    return lambda images, rows: whole[images, 4 * rows.start : 4 * rows.stop + 2]
+
+
+def _write(out: torch.Tensor, tiles: torch.Tensor, residual: torch.Tensor | None) -> None:
+    """Writes tiles (4, 4, n, r, S, O), plus a residual, into rows of pictures (n, up to 4r, w, O)."""
+    if out.shape[1] % 4 or out.shape[2] % 4:  # tiles stand out over the edge
+        picture = tiles.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)  # (n, 4r, 4S, O)
+        tiles = picture[:, : out.shape[1], : out.shape[2]]
+    else:
+        out = _tiled(out)
+        residual = None if residual is None else _tiled(residual)
+    if residual is None:
+        out.copy_(tiles)
+    else:
+        torch.add(residual, tiles, out=out)
+
+
+def _tiled(rows: torch.Tensor) -> torch.Tensor:
+    """(n, 4r, 4S, O) as a view of its tiles: (4, 4, n, r, S, O)."""
+    return rows.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
+
+
+def _chunks(batch: int, rows: int, columns: int) -> Iterator[Chunk]:
     """Pieces of about `_CHUNK` tiles: some rows of one picture, or several whole pictures."""
     step = min(max(_CHUNK // columns, 1), rows)
     pictures = max(_CHUNK // (step * columns), 1) if step == rows else 1
     for image in range(0, batch, pictures):
         for row in range(0, rows, step):
-            yield slice(image, image + pictures), slice(row, min(row + step, rows))
-
-
-def _input_tiles(x: torch.Tensor, rows: slice, columns: int) -> torch.Tensor:
-    """The overlapping 6x6 tiles of rows of tiles of (n, h, w, C), as a view: (6, 6, n, rows, columns, C)."""
-    top, bottom = 4 * rows.start - 1, 4 * rows.stop + 1
-    inside = x[:, max(top, 0) : bottom]
-    right = 4 * columns + 1 - x.shape[2]
-    above = max(-top, 0)
-    padded = F.pad(inside, (0, 0, 1, right, above, bottom - top - above - inside.shape[1]))
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4)  # (n, rows, columns, C, 6, 6)
-    return tiles.permute(4, 5, 0, 1, 2, 3)
+            yield slice(image, min(image + pictures, batch)), slice(row, min(row + step, rows))
 
 
 def _as(buffer: torch.Tensor, *shape: int) -> torch.Tensor:

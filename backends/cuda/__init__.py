@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+import mergevq.backends.cuda.attention
+import mergevq.backends.cuda.merging
+import mergevq.backends.cuda.quantization  # noqa: F401  (registers the operators)
 from mergevq.backends.device import Device, Probe
 
 

@@ -16,8 +16,8 @@ from mergevq.models.layers import (
     SelfAttention,
     Upsample,
     group_norm,
-    normalised_silu,
     on_grid,
+    preactivated,
 )
 
 
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x, grid)
         image = self.project(x.unflatten(1, grid).permute(0, 3, 1, 2))  # (B, C, h, w)
-        image = self.out(normalised_silu(self.norm, self.stages(image)))
+        image = preactivated(self.norm, self.out, self.stages(image), consume=True)
         return F.pixel_shuffle(image, self.patch)
 
 

@@ -5,6 +5,7 @@ Legend: B batch, H W pixels, h w grid, L = h*w positions, K kept tokens, D width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -73,23 +74,37 @@ class Encoder(nn.Module):
         Raises:
             UsageError: K cannot be reached; the nearest count that can is named.
         """
+        x, grid = self.embed(images)
+        plan = merge_schedule(grid[0] * grid[1], keep, len(self.blocks), self.schedule)
+        return self.attend(x, grid, plan)
+
+    def embed(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Everything before the attention blocks: (B, 1 + L, D), the class token first, and (h, w)."""
         features = self.project(self.stages(self.stem(images)))  # (B, D, h, w)
         height, width = features.shape[2:]
         x = features.flatten(2).transpose(1, 2)  # (B, L, D)
         x = x + grid_code(height, width, x.shape[-1], x.device) * self.position_gain
-        x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)  # (B, 1 + L, D)
-        state = MergeState(x, None, None, self._place(x, height, width))
-        plan = merge_schedule(height * width, keep, len(self.blocks), self.schedule)
+        return torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1), (height, width)
+
+    def attend(self, x: torch.Tensor, grid: tuple[int, int], plan: Sequence[int]) -> Encoding:
+        """The attention blocks.
+
+        Args:
+            x: (B, 1 + L, D), as `embed` makes it.
+            grid: (h, w).
+            plan: how many tokens each block merges.
+        """
+        state = MergeState(x, None, None, self._place(x, *grid))
         for block, merges in zip(self.blocks, plan, strict=True):
             state = block(state, merges)
-        return _encoding(state, (height, width))
+        return _encoding(state, grid)
 
     def _place(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor | None:
         """(B, 1 + L, 4) the places of the class token, which is nowhere, and of all positions."""
         if not self.locality:
             return None
         code = nearness_code(height, width, x.device) * self.locality**0.5
-        return F.pad(code, (0, 0, 1, 0)).expand(len(x), -1, -1)
+        return F.pad(code, (0, 0, 1, 0)).expand(x.shape[0], -1, -1)  # len() would fix B in an export
 
 
 def _encoding(state: MergeState, grid: tuple[int, int]) -> Encoding:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mergevq.backends import convolution3x3, sized_attention
+from mergevq.backends import convolution3x3, preactivated_convolution3x3, sized_attention
 
 
 class SelfAttention(nn.Module):
@@ -82,9 +82,36 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
 
 
-def normalised_silu(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """SiLU after a normalisation; in place where no gradient needs what was there before."""
-    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
+def preactivated(
+    norm: nn.GroupNorm,
+    convolution: nn.Conv2d,
+    x: torch.Tensor,
+    residual: torch.Tensor | None = None,
+    consume: bool = False,
+) -> torch.Tensor:
+    """Norm, SiLU and a 3x3 convolution, beside a residual, through the device's operator.
+
+    Args:
+        norm: over the C channels of `x`.
+        convolution: 3x3, with stride 1 and a border of one zero.
+        x: (B, C, h, w).
+        residual: (B, O, h, w), added, or None.
+        consume: whether `x` may be written over where no gradient is wanted.
+
+    Returns:
+        (B, O, h, w).
+    """
+    return preactivated_convolution3x3(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.num_groups,
+        norm.eps,
+        convolution.weight,
+        convolution.bias,
+        residual,
+        consume,
+    )
 
 
 class Conv3x3(nn.Conv2d):
@@ -114,8 +141,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to (B, out, h, w)."""
-        hidden = self.conv1(normalised_silu(self.norm1, x))
-        return self.skip(x) + self.conv2(normalised_silu(self.norm2, hidden))
+        hidden = preactivated(self.norm1, self.conv1, x)
+        return preactivated(self.norm2, self.conv2, hidden, residual=self.skip(x), consume=True)
 
 
 class Upsample(nn.Module):

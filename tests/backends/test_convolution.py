@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergevq.backends import convolution3x3, reference_only, registry
+from mergevq.backends.cpu import winograd
 from mergevq.backends.cpu.winograd import convolve
 
 
@@ -34,7 +37,7 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
     return x
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     batch=st.integers(1, 3),
     channels=st.integers(1, 9),
@@ -43,11 +46,14 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
     width=st.integers(1, 19),
     layout=st.sampled_from(["plain", "channels_last", "transposed", "strided"]),
     biased=st.booleans(),
+    sizes=st.sampled_from([(128, 256, 64, 64), (4, 256, 64, 0), (1, 4, 3, 0), (128, 4, 3, 64), (7, 4, 2, 3)]),
 )
-def test_winograd_is_the_convolution(batch, channels, out, height, width, layout, biased):
+def test_winograd_is_the_convolution(batch, channels, out, height, width, layout, biased, sizes):
     x, weight, bias = picture(batch, channels, height, width), kernel(out, channels), picture(out)
     wanted = F.conv2d(x.double(), weight.double(), bias.double() if biased else None, padding=1)
-    got = convolve(laid_out(x, layout), laid_out(weight, layout), bias if biased else None)
+    cut = dict(zip(("_CHUNK", "_CHANNELS", "_CHANNELS_OF_ONE", "_FEW"), sizes, strict=True))
+    with patch.multiple(winograd, **cut):
+        got = convolve(laid_out(x, layout), laid_out(weight, layout), bias if biased else None)
     assert got.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=5e-5)
 
@@ -106,9 +112,11 @@ def test_a_gradient_takes_the_reference(which, monkeypatch):
 
 
 def test_what_does_not_pay_keeps_the_direct_convolution():
-    assert taken(picture(1, 127, 32, 32), kernel(128, 127)) == "channels_last"
-    assert taken(picture(1, 128, 32, 32), kernel(127, 128)) == "channels_last"
-    assert taken(picture(1, 128, 28, 32), kernel(128, 128)) == "channels_last"
+    assert taken(picture(1, 63, 64, 64), kernel(128, 63)) == "channels_last"
+    assert taken(picture(1, 128, 64, 64), kernel(63, 128)) == "channels_last"
+    assert taken(picture(1, 256, 12, 16), kernel(512, 256)) == "channels_last"
+    assert taken(picture(1, 64, 56, 64), kernel(64, 64)) == "channels_last"
+    assert taken(picture(1, 64, 64, 64), kernel(64, 64)) == "winograd"
     assert taken(picture(4, 128, 16, 16), kernel(128, 128)) == "winograd"
 
 
