@@ -75,9 +75,11 @@ def write_model(model: nn.Module, folder: Path, kind: str, **described: Any) -> 
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / WEIGHTS, folder / CONFIG) as (weights, config):
+        # A process killed between the two renames leaves the older weights, which the new description knows.
+        older = sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None
+        with atomic(folder / CONFIG, folder / WEIGHTS) as (config, weights):
             save_file(tensors, weights, metadata={"format": "pt"})
-            head = {"format": kind, "version": 1, "sha256": sha256(weights)}
+            head = {"format": kind, "version": 1, "sha256": sha256(weights), "replaces": older}
             config.write_text(json.dumps(head | described, indent=2) + "\n")
 
 
@@ -140,7 +142,7 @@ def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Ten
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CheckpointError(f"{folder} has a {CONFIG} and no {WEIGHTS}")
-    if sha256(weights) != described.get("sha256"):
+    if sha256(weights) not in (described.get("sha256"), described.get("replaces")):
         raise CheckpointError(f"{weights} is truncated or is not the file that its {CONFIG} describes")
     try:
         return load_file(weights)

@@ -333,6 +333,22 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
         assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_kill_between_the_renames_leaves_a_model_that_loads(saved, monkeypatch):
+    """And again when the next one is killed there too."""
+    rename = Path.replace
+
+    def killed(path, target):
+        rename(path, target)
+        raise KeyboardInterrupt
+
+    for seed in (1, 2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "replace", killed)
+            mergevq.save(build(seed), saved)
+        assert_equal(mergevq.load(saved), build())
+
+
+
 def test_a_disk_that_fills_at_any_call_leaves_the_old_checkpoint(saved, monkeypatch):
     """The n-th flush to the disk fails, for every n that a save makes."""
     calls = 0
