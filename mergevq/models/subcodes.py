@@ -20,7 +20,8 @@ def split_code(indices: torch.Tensor, split: Sequence[int]) -> list[torch.Tensor
     """(...) int64 codes to one (...) tensor a sub-code, the lowest bits first."""
     parts, offset = [], 0
     for bits in split:
-        parts.append((indices >> offset) & (2**bits - 1))
+        # Integer division and remainder: shifts do not export to ONNX.
+        parts.append(indices // 2**offset % 2**bits)
         offset += bits
     return parts
 

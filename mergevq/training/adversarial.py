@@ -45,7 +45,7 @@ class Critic(nn.Module):
         logits = self.discriminator(fakes)
         kind = generator_hinge if self.config.adversarial_kind == "hinge" else generator_non_saturating
         loss = kind(logits)
-        weight = torch.tensor(self.config.adversarial, device=fakes.device)
+        weight = torch.full((), self.config.adversarial, device=fakes.device)
         if self.config.adaptive:
             weight = weight * adaptive_weight(visible, loss, last_layer)
         self.discriminator.requires_grad_(True)

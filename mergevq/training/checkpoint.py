@@ -2,6 +2,7 @@
 
 `checkpoints/last.ckpt` holds everything that a resumed run needs. Beside it in the run folder stand
 `config.json` and `model.safetensors` with the averaged weights: `mergevq.load(run)` works at any time.
+All tensors are saved on the CPU, so that a run goes on, or is looked at, on another type of device.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mergevq.models.store import read_checkpoint, write_atomically
@@ -31,12 +33,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Saves a checkpoint.
+        """Saves a checkpoint, its tensors as CPU tensors: those of another device may not load without it.
 
         Raises:
             OutputError: it cannot be written; the one before is still there.
         """
-        write_atomically(Path(path), lambda temporary: _save(checkpoint, temporary))
+        portable = move_data_to_device(checkpoint, torch.device("cpu"))
+        write_atomically(Path(path), lambda temporary: _save(portable, temporary))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None

@@ -34,7 +34,7 @@ class GeneratorValidation(Validation):
         for batch in self.rows.spaced(self.pace.validate_images, self.pace.batch_size):
             count = int(batch.keep.sum()) if model.config.kind == "rand_ar" else batch.source.numel()
             terms = model.loss(batch.to(module.device))
-            sums += torch.stack([terms["loss"], terms["accuracy"]]).double().cpu() * count
+            sums += torch.stack([terms["loss"], terms["accuracy"]]).cpu().double() * count
             tokens += count
         return dict(zip(("loss", "accuracy"), (sums / tokens).tolist(), strict=True))
 

@@ -17,8 +17,12 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from mergevq.backends import Device
 from mergevq.errors import ConfigError, MergeVQError
 from mergevq.training.checkpoint import LAST, AtomicCheckpointIO, StepCheckpoint, steps_done
+from mergevq.training.cluster import node_count
 from mergevq.training.config import PaceConfig
+from mergevq.training.guard import DeviceGuard
+from mergevq.training.lost_rank import lost_ranks_explained
 from mergevq.training.monitor import CsvLog, Progress, Validation
+from mergevq.training.precision import DevicePrecision
 from mergevq.training.run_folder import describe
 from mergevq.training.stepping import SteppedTraining
 
@@ -33,7 +37,9 @@ class Launch:
     """The run folder."""
     device: Device
     devices: int
-    """How many of them."""
+    """How many of them on each node."""
+    nodes: int
+    """Machines."""
     precision: str
     """"32" or "bf16"."""
     pace: PaceConfig
@@ -41,9 +47,14 @@ class Launch:
     """What decides the weights beside the configuration."""
 
     @property
+    def ranks(self) -> int:
+        """Devices on all nodes, one process each."""
+        return self.devices * self.nodes
+
+    @property
     def images_per_step(self) -> int:
         """The global batch of an optimiser step."""
-        return self.pace.batch_size * self.pace.accumulate * self.devices
+        return self.pace.batch_size * self.pace.accumulate * self.ranks
 
 
 def prepare(
@@ -55,14 +66,23 @@ def prepare(
         pace: the run's; decides the precision.
         out: the run folder.
         device: what it runs on.
-        devices: how many of them.
+        devices: how many of them on each node; torchrun or SLURM say how many nodes there are.
         content: hashes of what is at the paths that the configuration names.
+
+    Raises:
+        UsageError: torchrun or SLURM started another number of processes than there are devices.
     """
     _quieten_lightning()
+    nodes = node_count(devices)
     precision = device.fast_precision() if pace.precision == "auto" else pace.precision
-    circumstances = {"devices": devices, "precision": precision, **(content or {})}
     return Launch(
-        out=out, device=device, devices=devices, precision=precision, pace=pace, circumstances=circumstances
+        out=out,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        precision=precision,
+        pace=pace,
+        circumstances={"devices": devices * nodes, "precision": precision, **(content or {})},
     )
 
 
@@ -96,14 +116,15 @@ def train(
         MergeVQError: Lightning ended early.
     """
     started, done = time.perf_counter(), steps_done(last)
-    module.circumstances = launch.circumstances
+    module.circumstances, module.runs_on = launch.circumstances, launch.device
     trainer = _trainer(launch, validation)
     if trainer.is_global_zero:
         describe(config, launch.out, launch.device, launch.circumstances)
         _log_header(launch, module)
     if done:
         logger.info("going on after step %d", done)
-    trainer.fit(module, loader(trainer), ckpt_path=launch.out / LAST if last else None, weights_only=True)
+    with lost_ranks_explained():
+        trainer.fit(module, loader(trainer), ckpt_path=launch.out / LAST if last else None, weights_only=True)
     if module.steps_done != module.steps:
         raise MergeVQError(
             f"the run ended after {module.steps_done} of {module.steps} steps; the same command goes on"
@@ -118,12 +139,15 @@ def _trainer(launch: Launch, validation: Callable[[CsvLog], Validation]) -> Trai
     """Lightning's trainer for this device, our checkpoints, log, validation and progress in place of its own."""
     pace = launch.pace
     log = CsvLog(launch.out, pace.log_every, launch.images_per_step)
+    # How many ranks there are decides the strategy: one device on each of two nodes needs DDP too.
+    hardware = launch.device.trainer_arguments(launch.ranks, launch.precision)
+    hardware |= {"devices": launch.devices, "num_nodes": launch.nodes}
     return Trainer(
-        **launch.device.trainer_arguments(launch.devices, launch.precision),
-        precision="bf16-mixed" if launch.precision == "bf16" else "32-true",
+        **hardware,
         max_epochs=1,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), DevicePrecision(launch.device, launch.precision)],
         callbacks=[
+            DeviceGuard(launch.device, launch.precision),
             Progress(launch.images_per_step, pace.log_every),
             log,
             validation(log),

@@ -93,8 +93,9 @@ class RecoveryTraining(SteppedTraining):
 def by_count(batch: TokenBatch) -> list[TokenBatch]:
     """The rows of each kept count, without padding."""
     parts = []
-    for keep in batch.keep.unique().tolist():
-        rows = (batch.keep == keep).nonzero().squeeze(1)
+    counts = batch.keep.tolist()  # the host waits for the device here, and nowhere below
+    for keep in sorted(set(counts)):
+        rows = [row for row, count in enumerate(counts) if count == keep]
         part = TokenBatch(*(values[rows] for values in batch))
         parts.append(part._replace(indices=part.indices[:, :keep]))
     return parts

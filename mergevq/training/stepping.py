@@ -15,10 +15,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from mergevq.backends import Device
 from mergevq.config import to_dict
 from mergevq.errors import NonFiniteError
 from mergevq.models.frozen import freeze
 from mergevq.training.config import OptimizerConfig, PaceConfig
+from mergevq.training.random_state import random_state, restore_random_state
 from mergevq.training.schedules import average_decay, rate_factor
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -45,6 +47,7 @@ class SteppedTraining(LightningModule):
         steps: optimiser steps of the whole run.
         steps_done: optimiser steps so far.
         circumstances: what else decides the weights: number of devices, precision; kept in the checkpoint.
+        runs_on: the device, whose random state is in the checkpoint; None outside a run.
         progress: the latest step's losses by name, detached.
     """
 
@@ -59,9 +62,11 @@ class SteppedTraining(LightningModule):
         self.base_rate = config.optimizer.rate * global_batch / RATE_BATCH
         self.steps_done = 0
         self.circumstances: dict[str, Any] = {}
+        self.runs_on: Device | None = None
         self.progress: dict[str, torch.Tensor] = {}
         self._passes = 0
         self._names: list[str] = []
+        self._losses: list[torch.Tensor] = []
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -112,7 +117,7 @@ class SteppedTraining(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One pass; the last of `accumulate` also steps."""
         if self._passes == 0:
-            self._names = []
+            self._names, self._losses = [], []
             self.begin_step()
         self.run_pass(batch)
         self._passes += 1
@@ -121,8 +126,8 @@ class SteppedTraining(LightningModule):
             self._step()
 
     def add_gradient(self, loss: torch.Tensor) -> None:
-        """Goes backwards through the loss of a pass, unless it is not finite."""
-        self._check_finite(loss)
+        """Goes backwards through the loss of a pass; the step will check whether it was finite."""
+        self._losses.append(loss.detach())
         self.manual_backward(loss / self.config.train.accumulate)
 
     def average(self) -> None:
@@ -132,7 +137,7 @@ class SteppedTraining(LightningModule):
             torch._foreach_lerp_([*self.ema.parameters()], [*self.trained.parameters()], 1 - decay)
 
     def _step(self) -> None:
-        """Steps the optimisers, unless a gradient is not finite, and moves the averages."""
+        """Steps the optimisers, unless a loss or a gradient is not finite, and moves the averages."""
         active = self.active_optimizers()
         rate = self.base_rate * rate_factor(self.config.optimizer, self.steps_done, self.steps)
         limit = self.config.optimizer.clip
@@ -140,7 +145,9 @@ class SteppedTraining(LightningModule):
         for optimizer in active:
             parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
             norms.append(nn.utils.clip_grad_norm_(parameters, limit or float("inf"), foreach=True))
-        self._check_finite(torch.stack(norms).sum())
+        # The one time in a step that the host waits for the device.
+        if not torch.stack([*self._losses, *norms]).isfinite().all():
+            raise self._not_finite()
         for optimizer in active:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -150,14 +157,13 @@ class SteppedTraining(LightningModule):
         self.average()
         self.steps_done += 1
 
-    def _check_finite(self, value: torch.Tensor) -> None:
-        if not torch.isfinite(value):
-            shown = ", ".join(f"{name} {float(loss):.3g}" for name, loss in self.progress.items())
-            batch = f". The batch was: {', '.join(self._names)}" if self._names else ""
-            raise NonFiniteError(
-                f"the loss or its gradient is not finite at step {self.steps_done} ({shown}); the weights are "
-                f"those of the step before{batch}"
-            )
+    def _not_finite(self) -> NonFiniteError:
+        shown = ", ".join(f"{name} {float(loss):.3g}" for name, loss in self.progress.items())
+        batch = f". The batch was: {', '.join(self._names)}" if self._names else ""
+        return NonFiniteError(
+            f"the loss or its gradient is not finite at step {self.steps_done} ({shown}); the weights are "
+            f"those of the step before{batch}"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what Lightning does not know of; plain values and tensors only."""
@@ -165,6 +171,7 @@ class SteppedTraining(LightningModule):
             "config": to_dict(self.config),
             "circumstances": self.circumstances,
             "steps_done": self.steps_done,
+            "device_rng": random_state(self.runs_on),
             **self.extra_state(),
         }
 
@@ -174,6 +181,7 @@ class SteppedTraining(LightningModule):
         checkpoint.pop("loops", None)
         state = checkpoint["mergevq"]
         self.steps_done = state["steps_done"]
+        restore_random_state(self.runs_on, state.get("device_rng"))
         self.load_extra_state(state)
 
 

@@ -44,7 +44,7 @@ class TokenizerValidation(Validation):
             if count == 0:
                 self._picture(module, keep, images, painted, recovered, tokens)
             row = torch.stack([psnr(painted, images).mean(), psnr(recovered, images).mean(), accuracy])
-            sums += row.double().cpu() * len(images)
+            sums += row.cpu().double() * len(images)
             count += len(images)
         names = ("psnr", "psnr_recovered", "source_accuracy")
         return dict(zip(names, (sums / max(count, 1)).tolist(), strict=True))

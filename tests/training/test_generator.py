@@ -134,7 +134,8 @@ def test_non_finite_stops_before_the_weights(generator_run, batch, where):
     module = make(generator_run("merge_ar", **{"train.accumulate": 1}))
     before = snapshot(module.model)
     if where == "loss":
-        module._loss = lambda *_: {"loss": torch.tensor(float("nan")), "accuracy": torch.tensor(0.0)}
+        nothing = torch.tensor(float("nan"), requires_grad=True)
+        module._loss = lambda *_: {"loss": nothing * 1, "accuracy": torch.tensor(0.0)}
     else:
         module.model.head.outputs[0].weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NonFiniteError, match=r"not finite at step 0 \(loss .*those of the step before$"):

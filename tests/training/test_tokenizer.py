@@ -135,8 +135,7 @@ def test_non_finite_stops_before_the_weights(module, batch, where, monkeypatch):
         )
     else:
         module.tokenizer.decoder.out.weight.register_hook(lambda gradient: gradient * float("inf"))
-    if where == "gradient":
-        module.training_step(batch, 0)  # the first of two passes: gradients are looked at before a step
+    module.training_step(batch, 0)  # the first of two passes: both are looked at before the step
     with pytest.raises(NonFiniteError, match=r"not finite at step 0 .*The batch was: a, b, c, d"):
         module.training_step(batch, 0)
     for name, value in module.tokenizer.state_dict().items():

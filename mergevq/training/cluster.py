@@ -1,0 +1,42 @@
+"""How many machines a run is spread over, as torchrun or SLURM say.
+
+Lightning finds out itself which process this is, but wants to be told the number of nodes, and compares it
+with theirs.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+
+from mergevq.errors import UsageError
+
+
+def node_count(devices: int) -> int:
+    """The number of nodes; 1 where the processes were not started by torchrun or srun.
+
+    Args:
+        devices: of each node, one process each.
+
+    Raises:
+        UsageError: another number of processes was started on a node.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        return _agreed("torchrun --nproc-per-node", "LOCAL_WORLD_SIZE", "WORLD_SIZE", devices)
+    if SLURMEnvironment.detect():
+        return _agreed("srun --ntasks-per-node", "SLURM_NTASKS_PER_NODE", "SLURM_NTASKS", devices)
+    return 1
+
+
+def _agreed(option: str, local: str, world: str, devices: int) -> int:
+    """The nodes of a launcher that started as many processes on each as there are devices."""
+    processes = int(os.environ[world])
+    here = os.environ.get(local, str(processes) if processes == 1 else "nothing")
+    if here != str(devices) or processes % devices:
+        raise UsageError(
+            f"{option} is {here} and --devices is {devices}, with {processes} processes in all; "
+            "both must be the number of devices of each node"
+        )
+    return processes // devices
