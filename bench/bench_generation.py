@@ -1,12 +1,15 @@
 """Generating tokens: raster beside merge_ar with the same code, and rand_ar at several steps.
 
 Weights are random, and would hardly ever repeat one of 2^18 codes; so what is sampled is replaced by one of
-as many codes as the case wants distinct. All that generation costs is paid, the cache behaves as with a trained
-model, and since the codes come without order, distinct ones appear early, which is the harder case.
+as many codes as the case wants distinct. All that generation costs is paid, and the cache behaves as with a trained
+model. Codes arrive in one of two ways. "even": a new one every so many tokens, as in the tokens of pictures (of
+those of CIFAR-10 a quarter, a half and three quarters have appeared after 17, 32 and 46 of 64 positions). "early":
+drawn without order, so that most have appeared after a third of the picture; that is harder for merge_ar.
 Peak memory is that of keys and values at the end, which only ever grow.
 
-Each timing is also given as a multiple of what its memory traffic would take: the weights once a pass, and the
-keys and values that are visible in it, at the rate at which this machine reads memory.
+Each timing is also given as a multiple of what its memory traffic would take: in each pass the weights of the
+backbone once, those of the head once a sub-code, and the visible keys and values, at the rate at which this
+machine reads memory.
 
 Legend: L positions, K kept tokens.
 """
@@ -14,8 +17,9 @@ Legend: L positions, K kept tokens.
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -37,20 +41,40 @@ SHORT = "G+R" if FULL else "tiny-32"
 BATCHES = [1, 8, 32] if FULL else [2]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = 1000
+Arrival = Literal["even", "early"]
+ORDERS: list[tuple[GeneratorKind, Arrival]] = [
+    ("raster", "even"),
+    ("merge_ar", "even"),
+    ("merge_ar", "early"),
+]
 
 
-def make(config: GeneratorConfig, device: Device, dtype: torch.dtype, distinct: int) -> Generator:
-    """A generator with random weights that says only so many different codes."""
+def make(config: GeneratorConfig, device: Device, dtype: torch.dtype) -> Generator:
+    """A generator with random weights."""
     torch.manual_seed(0)
     model = Generator(config).to(device.name, dtype).eval()
     for weight in model.head.outputs.parameters():
         torch.nn.init.normal_(weight, std=0.02)
-    said = torch.randint(2**config.bits, (distinct,), generator=torch.Generator().manual_seed(1)).to(
-        device.name
-    )
-    sample = model.head.sample
-    model.head.sample = lambda *given: said[sample(*given) % distinct]  # type: ignore[method-assign]  # on purpose
     return model
+
+
+def repeat_codes(model: Generator, distinct: int, arrival: Arrival) -> None:
+    """Makes the model say `distinct` different codes in the course of L tokens, and begin anew after those."""
+    length = model.config.length
+    order = torch.randperm(2**model.config.bits, generator=torch.Generator().manual_seed(1))
+    said = order[:distinct].to(model.device)
+    numbers = itertools.cycle(range(length))
+    sample = model.head.sample
+
+    def repeating(*given: Any) -> torch.Tensor:
+        drawn, number = sample(*given), next(numbers)
+        if arrival == "early":
+            return said[drawn % distinct]
+        newest = number * distinct // length
+        is_new = number == 0 or newest > (number - 1) * distinct // length
+        return said[torch.full_like(drawn, newest) if is_new else drawn % (newest + 1)]
+
+    model.head.sample = repeating  # type: ignore[method-assign]  # on purpose
 
 
 def request(config: GeneratorConfig, batch: int, keep: int, device: Device) -> Request:
@@ -97,6 +121,8 @@ def measure(
     """Once to warm up in the small, then as often as full runs can afford; cache and traffic go on record."""
     _, use = benchmark.pedantic(finished(run, device), rounds=1, warmup_rounds=0 if FULL else 1)
     weights = sum(parameter.nbytes for parameter in model.parameters())
+    again = sum(parameter.nbytes for parameter in model.head.transformer.parameters())
+    weights += (len(model.config.split) - 1) * again
     traffic = use.passes * weights + sum(visible[-use.passes :])
     benchmark.extra_info |= {
         "cache slots": use.slots,
@@ -109,10 +135,11 @@ def measure(
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("kind", ["raster", "merge_ar"])
+@pytest.mark.parametrize(("kind", "arrival"), ORDERS)
 def test_raster_order(
     benchmark: BenchmarkFixture,
     kind: GeneratorKind,
+    arrival: Arrival,
     batch: int,
     dtype: str,
     threads: int,
@@ -124,11 +151,12 @@ def test_raster_order(
     describe(
         benchmark,
         group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}",
-        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}",
-        column=f"{kind}, {dtype}",
+        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}, {dtype}",
+        column=kind if kind == "raster" else f"{kind}, {arrival}",
         images=batch,
     )
-    model = make(config, device, DTYPES[dtype], keep)
+    model = make(config, device, DTYPES[dtype])
+    repeat_codes(model, keep, arrival)
     asked = request(config, batch, keep, device)
     measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
 
@@ -155,7 +183,7 @@ def test_random_order(
         column=f"{counted(steps, 'step')}, {dtype}",
         images=batch,
     )
-    model = make(config, device, DTYPES[dtype], 2**config.bits)
+    model = make(config, device, DTYPES[dtype])
     asked = request(config, batch, keep, device)
     positions = torch.arange(keep, device=device.name).expand(batch, -1)
     measure(benchmark, model, lambda: generate_at(model, asked, positions, steps), device, threads, visible)

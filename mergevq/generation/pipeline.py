@@ -181,7 +181,7 @@ class ImageGenerator(nn.Module):
             yield self._in_raster_order(request)
             return
         positions = draw_layouts(self.model, request.labels, request.keep, request.seeds)
-        for count in positions.sum(dim=1).unique().tolist():
+        for count in sorted(set(positions.sum(dim=1).tolist())):
             yield self._at_positions(request, positions, count, steps)
 
     def check_steps(self, steps: int | None) -> None:
@@ -204,7 +204,8 @@ class ImageGenerator(nn.Module):
         """Those rows of a rand_ar request that keep `count` tokens."""
         rows = [row for row, kept in enumerate(positions.sum(dim=1).tolist()) if kept == count]
         chosen = torch.tensor(rows, device=self.device)
-        starts = positions[chosen].int().argsort(dim=1, descending=True, stable=True)[:, :count]
+        # As numbers with a fraction: an NPU sorts integers on its host processor.
+        starts = positions[chosen].float().argsort(dim=1, descending=True, stable=True)[:, :count]
         part = request.only(rows, count)
         codes, cache = generate_at(self.model, part, starts, count if steps is None else steps)
         source = self.tokenizer.recover_source(codes, self._grid, starts)

@@ -38,8 +38,29 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Format:
+    """A memory format by its name, as it cannot be pickled itself."""
+
+    name: str
+
+
+def described(value: Any) -> Any:
+    """An argument without data that can be saved."""
+    if isinstance(value, torch.Tensor):
+        return Shape.of(value)
+    return Format(str(value).removeprefix("torch.")) if isinstance(value, torch.memory_format) else value
+
+
+def made(value: Any) -> Any:
+    """The inverse, with zeros for data."""
+    if isinstance(value, Shape):
+        return value.zeros()
+    return getattr(torch, value.name) if isinstance(value, Format) else value
+
+
+@dataclass(frozen=True)
 class Call:
-    """An operator with its arguments, tensors as `Shape`s."""
+    """An operator with its arguments, which are `described`."""
 
     operator: str
     arguments: Any
@@ -59,9 +80,7 @@ class Call:
 
     def again(self) -> Any:
         """Calls it with zeros."""
-        args, kwargs = tree_map(
-            lambda each: each.zeros() if isinstance(each, Shape) else each, (self.arguments, self.options)
-        )
+        args, kwargs = tree_map(made, (self.arguments, self.options))
         return self.overload(*args, **kwargs)
 
 
@@ -87,10 +106,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _record(self, name: str, args: Any, kwargs: Any) -> None:
-        described = tree_map(
-            lambda each: Shape.of(each) if isinstance(each, torch.Tensor) else each, (args, kwargs)
-        )
-        call = Call(name, *described)
+        call = Call(name, *tree_map(described, (args, kwargs)))
         if repr(call) not in self.calls:
             self.calls[repr(call)] = call, caller()
         if name in SYNCHRONISING or leaves_device(call):

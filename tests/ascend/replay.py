@@ -10,9 +10,9 @@ import ctypes
 import sys
 
 import torch
-from calls import Call, Shape
+from calls import Call, Format, Shape
 
-torch.serialization.add_safe_globals([Call, Shape])
+torch.serialization.add_safe_globals([Call, Format, Shape])
 
 EMPTY = (
     "aten::empty",

@@ -65,13 +65,14 @@ def has_kernel(operator):
     base = rest.partition(".")[0]
     overloads = getattr(getattr(torch.ops, space), base).overloads()
     names = [f"{space}::{base}" if name == "default" else f"{space}::{base}.{name}" for name in overloads]
+    known = set(torch._C._dispatch_get_all_op_names())  # others exist for TorchScript alone
     keys = ("PrivateUse1", "CompositeImplicitAutograd", "CompositeExplicitAutograd")
     found = torch._C._dispatch_has_kernel_for_dispatch_key
-    return any(found(name, key) for name in names for key in keys)
+    return any(found(name, key) for name in names if name in known for key in keys)
 
 
 def test_every_operator_has_a_kernel(record):
-    assert not has_kernel("aten::logcumsumexp"), "then the test proves nothing"
+    assert not has_kernel("aten::lgamma"), "then the test proves nothing"
     assert {call.operator for call, _ in record.calls.values() if not has_kernel(call.operator)} == set()
 
 

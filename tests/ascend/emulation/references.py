@@ -8,7 +8,7 @@ Source: the API reference of Ascend Extension for PyTorch, and the documents of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,16 +25,6 @@ from emulation.documents import FLOATS, require
 
 ND = 2
 """The number of the plain tensor format."""
-
-
-def gradients(
-    compute: Callable[..., torch.Tensor], inputs: Iterable[torch.Tensor], gradient: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """The gradients of a function by autograd in float32, in the dtypes of its inputs."""
-    leaves = [each.detach().float().requires_grad_() for each in inputs]
-    with torch.enable_grad():
-        found = torch.autograd.grad(compute(*leaves), leaves, gradient.float())
-    return tuple(each.to(leaf.dtype) for each, leaf in zip(found, inputs, strict=True))
 
 
 # Dtypes and formats.
@@ -84,19 +74,25 @@ def swiglu(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
 
 
 def swiglu_backward(gradient: torch.Tensor, x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    return gradients(lambda x: swiglu(x, dim), [x], gradient)[0]
+    gate, up = x.float().chunk(2, dim)
+    wide, share = gradient.float(), gate.sigmoid()
+    of_gate = wide * up * share * (1 + gate * (1 - share))
+    return torch.cat([of_gate, wide * gate * share], dim).to(x.dtype)
 
 
 def rotary_mul(
     x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, mode: str = "half", rotate: Any = None
 ) -> torch.Tensor:
     _check_rotation(x, cosine, sine, mode)
+    return (x * cosine + _quarter_turn(x, mode) * sine).to(x.dtype)
+
+
+def _quarter_turn(x: torch.Tensor, mode: str) -> torch.Tensor:
+    """Each pair (a, b) to (-b, a)."""
     if mode == "half":
         first, second = x.chunk(2, dim=-1)
-        turned = torch.cat([-second, first], dim=-1)
-    else:
-        turned = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
-    return (x * cosine + turned * sine).to(x.dtype)
+        return torch.cat([-second, first], dim=-1)
+    return torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
 
 
 def _check_rotation(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, mode: str) -> None:
@@ -122,10 +118,11 @@ def rotary_mul_backward(
     mode: str = "half",
     rotate: Any = None,
 ) -> tuple[torch.Tensor, ...]:
-    def of(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-        return rotary_mul(x, cosine, sine, mode)
-
-    return gradients(of, [x, cosine, sine], gradient)
+    wide = gradient.float()
+    of_x = wide * cosine - _quarter_turn(wide * sine, mode)  # a quarter turn back is its negative
+    of_cosine = (wide * x).sum_to_size(cosine.shape)
+    of_sine = (wide * _quarter_turn(x, mode)).sum_to_size(sine.shape)
+    return of_x.to(x.dtype), of_cosine.to(cosine.dtype), of_sine.to(sine.dtype)
 
 
 # Dropout, scatter, products.
