@@ -41,6 +41,7 @@ class NpuAccelerator(Accelerator):
         import torch_npu
 
         torch_npu.npu.set_device(device)
+        torch_npu.npu.config.allow_internal_format = False  # weights stay in the layout that is saved
         # Otherwise every shape of every operator is compiled anew; merging makes many shapes.
         # Some processors have nothing to set: they never compile so, and torch_npu refuses the setting.
         with contextlib.suppress(RuntimeError):

@@ -33,6 +33,7 @@ class KVCache:
     Attributes:
         layers: what `Transformer` takes as caches.
         capacity: slots that there is memory for, in each row.
+        rows: (B,) int64, the number of each row.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class KVCache:
         self.most = most
         self.visible = 0
         self.slots: torch.Tensor | int = 0
+        self.rows = torch.arange(rows, device=device)
         shape = (2, rows, config.heads, self.capacity, HEAD_WIDTH)
         self.layers = [
             _Layer(self, torch.zeros(shape, device=device, dtype=dtype)) for _ in range(config.depth)
@@ -87,9 +89,8 @@ class _Layer:
             self.buffer[0, :, :, slots : slots + key.shape[2]] = key
             self.buffer[1, :, :, slots : slots + key.shape[2]] = value
         else:
-            place = slots.view(-1, 1, 1, 1).expand_as(key)
-            self.buffer[0].scatter_(2, place, key.to(self.buffer.dtype))
-            self.buffer[1].scatter_(2, place, value.to(self.buffer.dtype))
+            for part, new in zip(self.buffer, (key, value), strict=True):
+                part[self.cache.rows, :, slots] = new.squeeze(2).to(part.dtype)
         seen = self.buffer[:, :, :, : self.cache.visible]
         return seen[0], seen[1]
 

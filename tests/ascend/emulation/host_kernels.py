@@ -50,6 +50,9 @@ def install() -> int:
         if operator is not None and _is_replaced(name, operator):
             _replace(name, operator)
             count += 1
+    for name, parts in TAKEN_APART.items():
+        for key in ("PrivateUse1", "AutogradPrivateUse1"):
+            _library(name).impl(name.removeprefix("aten::"), parts, key, allow_override=True)
     return count
 
 
@@ -85,12 +88,17 @@ def _has_kernel(name: str, key: str) -> bool:
 
 
 def _replace(name: str, operator: Any) -> None:
-    space, _, rest = name.partition("::")
-    library = _libraries.setdefault(space, torch.library.Library(space, "IMPL"))
+    rest = name.partition("::")[2]
+    library = _library(name)
     kernel = COPIES.get(name) or host_kernel(REFERENCES.get(name, operator))
     library.impl(rest, kernel, "PrivateUse1", allow_override=True)
     if rest.partition(".")[0] in COMPOSITES:
         library.impl(rest, kernel, "AutogradPrivateUse1", allow_override=True)
+
+
+def _library(name: str) -> torch.library.Library:
+    space = name.partition("::")[0]
+    return _libraries.setdefault(space, torch.library.Library(space, "IMPL"))
 
 
 def host_kernel(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,6 +180,20 @@ def _to_copy(
         copy = copy.contiguous(memory_format=memory_format)
     return to_npu(copy, _numbered([target])) if target.type == "npu" else copy
 
+
+def _softmax(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    return torch.ops.aten._softmax(x if dtype is None else x.to(dtype), dim, False)
+
+
+def _log_softmax(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    return torch.ops.aten._log_softmax(x if dtype is None else x.to(dtype), dim, False)
+
+
+TAKEN_APART: dict[str, Callable[..., Any]] = {
+    "aten::softmax.int": _softmax,
+    "aten::log_softmax.int": _log_softmax,
+}
+"""Composite operators as PyTorch takes them apart: torch_npu's way asks CANN first whether a 950 compiles."""
 
 COPIES: dict[str, Callable[..., Any]] = {
     "aten::copy_": _copy_,

@@ -138,6 +138,17 @@ def dropout_backward(gradient: torch.Tensor, kept: torch.Tensor, p: float) -> to
     return gradient * (kept.to(gradient.dtype) / (1 - p))
 
 
+def native_dropout(x: torch.Tensor, p: float, train: bool | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """As above, for the operator of PyTorch: torch_npu's mask has another type than everybody's."""
+    dropped, kept = torch.native_dropout(x, p, train)
+    return dropped, kept.to(torch.uint8)
+
+
+def native_dropout_backward(gradient: torch.Tensor, kept: torch.Tensor, scale: float) -> torch.Tensor:
+    require(kept.dtype == torch.uint8, f"the mask is {kept.dtype}")
+    return gradient * (kept.to(gradient.dtype) * scale)
+
+
 def scatter_nd_update_(x: torch.Tensor, indices: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
     x[tuple(indices.unbind(-1))] = updates
     return x
@@ -161,6 +172,8 @@ def matmul_backward(
 
 REFERENCES: dict[str, Callable[..., Any]] = {
     "aten::matmul_backward": matmul_backward,
+    "aten::native_dropout": native_dropout,
+    "aten::native_dropout_backward": native_dropout_backward,
     "npu::_npu_dropout": dropout,
     "npu::_npu_dtype_cast": cast,
     "npu::_npu_dtype_cast_backward": cast,
