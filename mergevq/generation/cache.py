@@ -89,8 +89,8 @@ class _Layer:
             self.buffer[0, :, :, slots : slots + key.shape[2]] = key
             self.buffer[1, :, :, slots : slots + key.shape[2]] = value
         else:
-            for part, new in zip(self.buffer, (key, value), strict=True):
-                part[self.cache.rows, :, slots] = new.squeeze(2).to(part.dtype)
+            self.buffer[0][self.cache.rows, :, slots] = key.squeeze(2).to(self.buffer.dtype)
+            self.buffer[1][self.cache.rows, :, slots] = value.squeeze(2).to(self.buffer.dtype)
         seen = self.buffer[:, :, :, : self.cache.visible]
         return seen[0], seen[1]
 
