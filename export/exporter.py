@@ -24,7 +24,7 @@ from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, 
 from mergevq.export.report import VerifyReport
 from mergevq.export.tokenizer_graphs import decoder_plans, encoder_plans
 from mergevq.export.tracing import OPSET, Plan, traced
-from mergevq.export.verification import loaded, tokenizer_of, verify
+from mergevq.export.verification import check_packages, evaluating, loaded, tokenizer_of, verify
 from mergevq.export.writing import write_graph
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.merge import merge_schedule
@@ -65,14 +65,16 @@ def export_onnx(
 
     Raises:
         ExportError: a graph cannot be made, or does not do what the model does; nothing is left behind.
-        UsageError: a kept count cannot be reached, or settings that do not go together.
+        UsageError: a kept count cannot be reached, settings that do not go together, a package that is not
+            installed, or a model that is not a float32 one on the CPU.
         OutputError: the folder cannot be written, or holds something else.
     """
     started = time.perf_counter()
     out = Path(out)
-    model = loaded(model).eval()
+    check_packages()
+    model = loaded(model)
     plans = _plans(model, keep, dynamic_keep)
-    with _folder_to_be(out) as folder:
+    with evaluating(model), _folder_to_be(out) as folder:
         manifest = _write(model, plans, precision, folder)
         report = verify(folder, model)
         report.raise_if_failed()

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
 from mergevq.errors import CheckpointError, MergeVQError
@@ -268,10 +268,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_json(values: Mapping[str, Any]) -> Manifest:
+    _check_names(values)
     generator = values["generator"]
-    unsafe = [name for name in values["files"] if not _PLAIN_NAME.fullmatch(name)]
-    if unsafe:
-        raise ValueError(f"{unsafe[0]!r} is not the name of a file in the folder")
     return Manifest(
         package=values["package"],
         precision=values["precision"],
@@ -284,6 +282,20 @@ def _from_json(values: Mapping[str, Any]) -> Manifest:
         files={name: FileEntry(**each) for name, each in values["files"].items()},
         versions=values["versions"],
     )
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Makes sure that what is named exists: files are in the folder, and every graph is one of them."""
+    for name in values["files"]:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a file in the folder")
+    for graph in values["graphs"]:
+        if graph["file"] not in values["files"]:
+            raise ValueError(f"the graph {graph['file']!r} is not one of its files")
+        if graph["role"] not in get_args(Role):
+            raise ValueError(f"{graph['role']!r} is not the role of a graph")
+    if values["precision"] not in get_args(Precision):
+        raise ValueError(f"{values['precision']!r} is not a precision")
 
 
 def _graph(values: Mapping[str, Any]) -> GraphSpec:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mergevq.errors import ExportError
+from mergevq.errors import ExportError, OutputError
 from mergevq.export.manifest import VERIFICATION
 
 
@@ -100,9 +100,16 @@ class VerifyReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Writes verify.json."""
-        text = json.dumps(self.to_json(), indent=1) + "\n"
-        (folder / VERIFICATION).write_text(text, encoding="utf-8")
+        """Writes verify.json.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        path = folder / VERIFICATION
+        try:
+            path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def as_table(checks: Iterable[Check]) -> str:

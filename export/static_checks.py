@@ -52,7 +52,11 @@ def _problems(folder: Path, manifest: Manifest, spec: GraphSpec) -> Iterator[tup
     """The name of each check, with what is wrong or nothing."""
     import onnx
 
-    model = onnx.load(str(folder / spec.file), load_external_data=False)
+    try:
+        model = onnx.load(str(folder / spec.file), load_external_data=False)
+    except Exception as error:  # protobuf's own class
+        yield "checker", f"it is not a graph: {str(error).strip().splitlines()[0]}"
+        return
     yield "checker", _first_failure(lambda: onnx.checker.check_model(str(folder / spec.file)))
     yield "operator set", _opset_problem(model, manifest.opset)
     yield "inputs", _signature_problem(model.graph.input, spec.inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -11,7 +13,7 @@ import torch
 
 from mergevq.backends import reference_only
 from mergevq.config import TokenizerConfig
-from mergevq.errors import CheckpointError
+from mergevq.errors import CheckpointError, UsageError
 from mergevq.export.generator_checks import generator_checks
 from mergevq.export.manifest import Manifest, digest_of, read_manifest
 from mergevq.export.report import Check, VerifyReport
@@ -23,13 +25,16 @@ from mergevq.generation.store import load
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer import Tokenizer
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What making and verifying graphs needs beside PyTorch."""
+
 
 def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -> VerifyReport:
     """Compares the graphs of a folder with the model that they were made from, and writes verify.json.
 
     Args:
         folder: of an export.
-        model: the tokenizer or the generator in evaluation mode on the CPU, or where its checkpoint is.
+        model: the tokenizer or the generator on the CPU, or where its checkpoint is.
 
     Returns:
         Every check with its number; whether all passed is `passed`.
@@ -37,13 +42,16 @@ def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -
     Raises:
         CheckpointError: a file is missing or changed, or the graphs were made from another model.
         ExportError: a graph does not run at all.
+        UsageError: a package that this needs is not installed, or the model is not a float32 one on the CPU.
     """
+    check_packages()
     folder = Path(folder)
     manifest = read_manifest(folder)
     model = loaded(model)
     _check_origin(manifest, model, folder)
     started = time.perf_counter()
-    checks = tuple(_checks(folder, manifest, model))
+    with evaluating(model):
+        checks = tuple(_checks(folder, manifest, model))
     report = VerifyReport(
         manifest=digest_of(folder),
         provider=PROVIDER,
@@ -55,9 +63,39 @@ def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -
     return report
 
 
+def check_packages() -> None:
+    """Raises UsageError where one of `PACKAGES` is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"export needs {' and '.join(missing)}: pip install mergevq[export]")
+
+
 def loaded(model: str | Path | Tokenizer | ImageGenerator) -> Tokenizer | ImageGenerator:
-    """A model itself, or the one of a checkpoint."""
-    return load(model) if isinstance(model, (str, Path)) else model
+    """A model itself, or the one of a checkpoint.
+
+    Raises:
+        UsageError: the model is not on the CPU, or not of float32.
+    """
+    if isinstance(model, (str, Path)):
+        return load(model)
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise UsageError(
+            f"the model is {weight.dtype} on {weight.device}; export takes a float32 model on the CPU, "
+            "and `precision` decides what the graphs compute in"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def evaluating(model: Tokenizer | ImageGenerator) -> Iterator[None]:
+    """Has a model in evaluation mode, and then as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def tokenizer_of(model: Tokenizer | ImageGenerator) -> Tokenizer:

@@ -14,8 +14,9 @@ from onnx import numpy_helper
 
 import mergevq
 from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
-from mergevq.export import export_onnx, exporter, read_manifest, verify, writing
+from mergevq.export import export_onnx, exporter, read_manifest, verification, verify, writing
 from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
+from mergevq.export.report import VerifyReport
 from mergevq.export.samples import random_tokens
 from mergevq.export.sessions import Sessions
 from mergevq.export.source_map import most_likely_source
@@ -201,3 +202,25 @@ def test_impossible_requests_are_refused_before_any_work(tiny_tokenizer, tmp_pat
     with pytest.raises(OutputError, match="is not an exported model"):
         export_onnx(tiny_tokenizer, tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_model_of_another_precision_is_refused(tmp_path):
+    model = mergevq.create("tiny-32").bfloat16()
+    with pytest.raises(
+        UsageError, match=r"the model is torch\.bfloat16 on cpu; export takes a float32 model"
+    ):
+        export_onnx(model, tmp_path / "out")
+
+
+def test_a_model_is_in_evaluation_mode_meanwhile_and_then_as_it_was(tiny_tokenizer):
+    tiny_tokenizer.train()
+    with verification.evaluating(tiny_tokenizer):
+        assert not any(module.training for module in tiny_tokenizer.modules())
+    assert tiny_tokenizer.training
+    tiny_tokenizer.eval()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    report = VerifyReport(manifest="", provider="", versions={}, checks=(), seconds=0)
+    with pytest.raises(OutputError, match=r"cannot write .*verify\.json: No such file"):
+        report.write(tmp_path / "missing")

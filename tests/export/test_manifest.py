@@ -43,6 +43,7 @@ def manifest() -> Manifest:
         fingerprint="f" * 64,
         axes={"batch": (1, None), "keep": (1, 64)},
         graphs=(DECODER, replace(DECODER, file="encoder_k32.onnx", role="encoder", keep=32)),
+        files={name: FileEntry(sha256="0", bytes=5) for name in ("decoder.onnx", "encoder_k32.onnx")},
         versions={"torch": "2.14.1"},
     )
 
@@ -86,6 +87,20 @@ def test_an_edited_manifest_is_refused(manifest, tmp_path, change, message):
     values = to_json(manifest)
     change(values)
     (tmp_path / MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graphs": (replace(DECODER, file="other.onnx"),)}, "'other.onnx' is not one of its files"),
+        ({"graphs": (replace(DECODER, role="painter"),)}, "'painter' is not the role of a graph"),
+        ({"precision": "int4"}, "'int4' is not a precision"),
+    ],
+)
+def test_a_manifest_that_names_what_does_not_exist_is_refused(manifest, tmp_path, changes, message):
+    write(replace(manifest, **changes), tmp_path)
     with pytest.raises(CheckpointError, match=message):
         read_manifest(tmp_path)
 

@@ -154,6 +154,12 @@ def test_data_that_is_too_short_is_seen(tmp_path):
     assert "is shorter than weight needs" in failures_of(tmp_path)["external data"]
 
 
+@pytest.mark.parametrize("content", [b"", b"no graph"])
+def test_a_file_that_is_no_graph_is_seen(tmp_path, content):
+    (tmp_path / SPEC.file).write_bytes(content)
+    assert "checker" in failures_of(tmp_path)
+
+
 def test_a_file_that_was_changed_since_is_refused(tmp_path):
     onnx.save(made(), str(tmp_path / SPEC.file))
     manifest = Manifest(
