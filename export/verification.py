@@ -1,0 +1,129 @@
+"""Verification: the saved files, then what they compute, against the model that they were made from."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mergevq.backends import reference_only
+from mergevq.config import TokenizerConfig
+from mergevq.errors import CheckpointError, UsageError
+from mergevq.export.generator_checks import generator_checks
+from mergevq.export.manifest import Manifest, digest_of, read_manifest
+from mergevq.export.report import Check, VerifyReport
+from mergevq.export.sessions import PROVIDER, Sessions
+from mergevq.export.static_checks import static_checks
+from mergevq.export.tokenizer_checks import decoder_checks, encoder_checks
+from mergevq.generation.pipeline import ImageGenerator
+from mergevq.generation.store import load
+from mergevq.models.store import fingerprint
+from mergevq.models.tokenizer import Tokenizer
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What making and verifying graphs needs beside PyTorch."""
+
+
+def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -> VerifyReport:
+    """Compares the graphs of a folder with the model that they were made from, and writes verify.json.
+
+    Args:
+        folder: of an export.
+        model: the tokenizer or the generator on the CPU, or where its checkpoint is.
+
+    Returns:
+        Every check with its number; whether all passed is `passed`.
+
+    Raises:
+        CheckpointError: a file is missing or changed, or the graphs were made from another model.
+        ExportError: a graph does not run at all.
+        UsageError: a package that this needs is not installed, or the model is not a float32 one on the CPU.
+    """
+    check_packages()
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    model = loaded(model)
+    _check_origin(manifest, model, folder)
+    started = time.perf_counter()
+    with evaluating(model):
+        checks = tuple(_checks(folder, manifest, model))
+    report = VerifyReport(
+        manifest=digest_of(folder),
+        provider=PROVIDER,
+        versions={name: version(name) for name in ("onnxruntime", "torch")},
+        checks=checks,
+        seconds=time.perf_counter() - started,
+    )
+    report.write(folder)
+    return report
+
+
+def check_packages() -> None:
+    """Raises UsageError where one of `PACKAGES` is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"export needs {' and '.join(missing)}: pip install mergevq[export]")
+
+
+def loaded(model: str | Path | Tokenizer | ImageGenerator) -> Tokenizer | ImageGenerator:
+    """A model itself, or the one of a checkpoint.
+
+    Raises:
+        UsageError: the model is not on the CPU, or not of float32.
+    """
+    if isinstance(model, (str, Path)):
+        return load(model)
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise UsageError(
+            f"the model is {weight.dtype} on {weight.device}; export takes a float32 model on the CPU, "
+            "and `precision` decides what the graphs compute in"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def evaluating(model: Tokenizer | ImageGenerator) -> Iterator[None]:
+    """Has a model in evaluation mode, and then as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def tokenizer_of(model: Tokenizer | ImageGenerator) -> Tokenizer:
+    """A tokenizer itself, or that of a generator."""
+    return model.tokenizer if isinstance(model, ImageGenerator) else model
+
+
+def _checks(folder: Path, manifest: Manifest, model: Tokenizer | ImageGenerator) -> Iterator[Check]:
+    """First what the files are; what they compute only where that is in order."""
+    found = static_checks(folder, manifest)
+    yield from found
+    if not all(check.passed for check in found):
+        return
+    sessions = Sessions(folder)
+    tokenizer = tokenizer_of(model)
+    # The references: what the operators mean, where a device's own implementation only comes close.
+    with torch.inference_mode(), reference_only():
+        yield from decoder_checks(manifest, tokenizer, sessions)
+        yield from encoder_checks(manifest, tokenizer, sessions)
+        if isinstance(model, ImageGenerator):
+            yield from generator_checks(manifest, model.model, sessions)
+
+
+def _check_origin(manifest: Manifest, model: Tokenizer | ImageGenerator, folder: Path) -> None:
+    generator = model.model.config if isinstance(model, ImageGenerator) else None
+    tokenizer = tokenizer_of(model)
+    ours: tuple[TokenizerConfig, object] = (tokenizer.config, generator)
+    if ours != (manifest.tokenizer, manifest.generator) or fingerprint(tokenizer) != manifest.fingerprint:
+        raise CheckpointError(
+            f"{folder} was exported from another model; give the checkpoint that it was made from"
+        )
