@@ -40,6 +40,10 @@ class CheckpointError(MergeVQError, RuntimeError):
     """A checkpoint is missing, truncated, tampered with, or belongs to another model."""
 
 
+class ExportError(MergeVQError, RuntimeError):
+    """A model cannot be made into graphs, or its graphs do not do what it does."""
+
+
 class DataError(MergeVQError, RuntimeError):
     """The data set is empty, unreadable, or has more broken files than the limit allows."""
 

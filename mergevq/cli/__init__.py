@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import mergevq
-from mergevq.cli import decode, demo, doctor, encode, evaluate, generate, reconstruct, tokens, train
+from mergevq.cli import decode, demo, doctor, encode, evaluate, export, generate, reconstruct, tokens, train
 from mergevq.cli.logs import logging_to_stderr
 from mergevq.cli.parser import Parser, parse
 from mergevq.errors import MergeVQError
@@ -31,6 +31,7 @@ COMMANDS = {
     "reconstruct": reconstruct,
     "generate": generate,
     "evaluate": evaluate,
+    "export": export,
 }
 """Every command in the order of the help, which is the order in which one meets them."""
 

@@ -1,0 +1,178 @@
+"""From a checkpoint to a folder of verified graphs: all of it, or nothing.
+
+Everything is written to a folder beside the target and verified there; only what passed gets the target's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import mergevq
+from mergevq.backends import reference_only
+from mergevq.errors import OutputError, UsageError
+from mergevq.export.generator_graphs import generator_plans
+from mergevq.export.layout_file import write_layouts
+from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, to_json
+from mergevq.export.report import VerifyReport
+from mergevq.export.tokenizer_graphs import decoder_plans, encoder_plans
+from mergevq.export.tracing import OPSET, Plan, traced
+from mergevq.export.verification import loaded, tokenizer_of, verify
+from mergevq.export.writing import write_graph
+from mergevq.generation.pipeline import ImageGenerator
+from mergevq.models.merge import merge_schedule
+from mergevq.models.store import fingerprint
+from mergevq.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """What an export made, and what its verification found."""
+
+    folder: Path
+    manifest: Manifest
+    verification: VerifyReport
+    seconds: float
+    """Of all of it, verification included."""
+
+
+def export_onnx(
+    model: str | Path | Tokenizer | ImageGenerator,
+    out: str | Path,
+    *,
+    keep: Sequence[int] | None = None,
+    dynamic_keep: bool = False,
+    precision: Precision = "fp32",
+) -> ExportReport:
+    """Writes a model's graphs to a folder, and verifies them.
+
+    A tokenizer becomes encoders, a decoder and source recovery; a generator becomes prefill, step and heads, with the
+    decoder and source recovery of its tokenizer.
+
+    Args:
+        model: a tokenizer or generator on the CPU, or where its checkpoint is.
+        out: the folder; an earlier export there is replaced once this one has passed.
+        keep: kept counts, one encoder each; by default the preset's.
+        dynamic_keep: one encoder for any kept count instead, which is larger and may be slower.
+        precision: of the computation inside; "fp16" is float16 autocast.
+
+    Raises:
+        ExportError: a graph cannot be made, or does not do what the model does; nothing is left behind.
+        UsageError: a kept count cannot be reached, or settings that do not go together.
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    model = loaded(model).eval()
+    plans = _plans(model, keep, dynamic_keep)
+    with _folder_to_be(out) as folder:
+        manifest = _write(model, plans, precision, folder)
+        report = verify(folder, model)
+        report.raise_if_failed()
+    return ExportReport(
+        folder=out, manifest=manifest, verification=report, seconds=time.perf_counter() - started
+    )
+
+
+def _plans(model: Tokenizer | ImageGenerator, keep: Sequence[int] | None, dynamic_keep: bool) -> list[Plan]:
+    if keep is not None and dynamic_keep:
+        raise UsageError("kept counts are given, and an encoder for any is asked for; choose one of the two")
+    if isinstance(model, ImageGenerator):
+        if keep is not None or dynamic_keep:
+            raise UsageError("a generator has no encoder; export its tokenizer to choose kept counts")
+        return [*decoder_plans(model.tokenizer), *generator_plans(model.model)]
+    config = model.config
+    keeps = [config.merge.keep] if keep is None else sorted(set(keep))
+    for each in keeps:  # says which count is the nearest where one cannot be reached
+        merge_schedule(config.length, each, config.encoder.depth, config.merge.schedule)
+    return [*encoder_plans(model, keeps, dynamic_keep), *decoder_plans(model)]
+
+
+def _write(
+    model: Tokenizer | ImageGenerator, plans: Sequence[Plan], precision: Precision, folder: Path
+) -> Manifest:
+    """Writes the graphs and their manifest."""
+    tokenizer = tokenizer_of(model)
+    manifest = Manifest(
+        package=mergevq.__version__,
+        precision=precision,
+        opset=OPSET,
+        tokenizer=tokenizer.config,
+        generator=model.model.config if isinstance(model, ImageGenerator) else None,
+        fingerprint=fingerprint(tokenizer),
+        axes=_axes(tokenizer),
+        graphs=tuple(plan.spec for plan in plans),
+        versions={name: version(name) for name in ("torch", "onnx", "onnxscript")},
+    )
+    notes = {
+        "mergevq": manifest.package,
+        "precision": precision,
+        "tokenizer": manifest.fingerprint,
+    }
+    for plan in plans:
+        with reference_only():
+            graph = traced(plan, manifest.axes, precision)
+        write_graph(graph, plan.spec, folder, {**notes, "role": plan.spec.role})
+    if isinstance(model, ImageGenerator) and model.kind == "rand_ar":
+        positions, labels = model.model.layout_positions, model.model.layout_labels
+        write_layouts(folder, positions.cpu().numpy(), labels.cpu().numpy())
+    manifest = replace(manifest, files={path.name: entry(path) for path in sorted(folder.iterdir())})
+    (folder / MANIFEST).write_text(json.dumps(to_json(manifest), indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _axes(tokenizer: Tokenizer) -> Axes:
+    """The ranges of the axes with names."""
+    return {
+        "batch": (1, None),
+        "keep": (1, tokenizer.config.length),
+        "tokens": (1, None),
+        "past": (1, None),
+    }
+
+
+@contextlib.contextmanager
+def _folder_to_be(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name when the block ends without an error, and else disappears."""
+    if out.exists() and not _may_be_replaced(out):
+        raise OutputError(f"{out} exists and is not an exported model; give another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        _take_place(folder, out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_be_replaced(out: Path) -> bool:
+    return out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
+
+
+def _take_place(folder: Path, out: Path) -> None:
+    """Renames; an earlier export goes only once the new one stands in its place."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    earlier = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.earlier."))
+    out.rename(earlier / out.name)
+    try:
+        folder.rename(out)
+    except OSError:
+        (earlier / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)

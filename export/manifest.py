@@ -1,0 +1,293 @@
+"""What a folder of graphs says about itself: manifest.json, its reader, and the check of the files by their hashes.
+
+Needs neither PyTorch nor onnx. The file holds the whole configuration of the model, every graph with its inputs and
+outputs, the SHA-256 of every file, and, for readers without this package, how pictures and codes are laid out. Its
+last key is the SHA-256 of all others, so that a file that was edited or cut off is found out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mergevq.config import TokenizerConfig, from_dict, to_dict
+from mergevq.errors import CheckpointError, MergeVQError
+from mergevq.generator_config import GeneratorConfig
+
+MANIFEST = "manifest.json"
+VERIFICATION = "verify.json"
+FORMAT = "mergevq-onnx"
+SCHEMA = 1
+
+Precision = Literal["fp32", "fp16"]
+Role = Literal["encoder", "decoder", "recovery", "prefill", "step", "head"]
+Axes = Mapping[str, tuple[int, int | None]]
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """An input or an output of a graph."""
+
+    name: str
+    dtype: str
+    """float32, int64 or bool, whatever the precision inside."""
+    shape: tuple[int | str, ...]
+    """A number is fixed; a name is an axis of the manifest, or the sum of two, "past + tokens"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphSpec:
+    """A graph and how it is called."""
+
+    file: str
+    role: Role
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    keep: int | None = None
+    """K of an encoder that was made for one kept count; None for every other graph."""
+    part: int | None = None
+    """Number of the sub-code that a head scores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """A file of the folder."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """A folder of graphs."""
+
+    package: str
+    """Version of mergevq that made it."""
+    precision: Precision
+    """Of the computation inside the graphs; what goes in and out is float32, int64 or bool."""
+    opset: int
+    tokenizer: TokenizerConfig
+    generator: GeneratorConfig | None = None
+    """None where the folder holds a tokenizer alone."""
+    fingerprint: str
+    """Of the tokenizer whose codes these are, as in token files."""
+    axes: Axes
+    """The least and the greatest length of every axis with a name; None is no limit."""
+    graphs: tuple[GraphSpec, ...]
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    """Every file but manifest.json and verify.json, by name."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that made the graphs."""
+
+    @property
+    def kind(self) -> str:
+        """tokenizer or generator."""
+        return "tokenizer" if self.generator is None else "generator"
+
+    @property
+    def keeps(self) -> list[int]:
+        """The kept counts that there is an encoder for; empty where the encoder takes any, or there is none."""
+        return sorted(graph.keep for graph in self.graphs if graph.keep is not None)
+
+    def graph(self, role: Role, keep: int | None = None, part: int | None = None) -> GraphSpec:
+        """The graph of a role, of a kept count for a fixed encoder, of a sub-code for a head.
+
+        Raises:
+            CheckpointError: the folder has none.
+        """
+        for graph in self.graphs:
+            if (graph.role, graph.keep, graph.part) == (role, keep, part):
+                return graph
+        what = role + (f" of {keep} tokens" if keep else "") + ("" if part is None else f" {part}")
+        raise CheckpointError(
+            f"the folder has no graph of the {what}; it has {', '.join(graph.file for graph in self.graphs)}"
+        )
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The content of manifest.json, its own hash last."""
+    values: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, "kind": manifest.kind}
+    for item in dataclasses.fields(manifest):
+        values[item.name] = _plain(getattr(manifest, item.name))
+    values["image"] = _image_layout(manifest.tokenizer)
+    values["codes"] = _code_layout(manifest)
+    values["merging"] = _merging(manifest)
+    return {**values, "sha256": _digest(values)}
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        CheckpointError: there is none, it was edited or cut off, or another version of the package wrote it.
+    """
+    path = Path(folder) / MANIFEST
+    values = _read_json(path)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
+    if values.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {values.get('schema')!r} and this version of mergevq reads {SCHEMA}; export again"
+        )
+    stated = values.pop("sha256", None)
+    if stated != _digest(values):
+        raise CheckpointError(f"{path} was changed after it was written; export again")
+    try:
+        return _from_json(values)
+    except (MergeVQError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be understood: {error}; export again") from error
+
+
+def digest_of(folder: str | Path) -> str:
+    """The hash by which verify.json says which manifest it speaks of."""
+    return str(_read_json(Path(folder) / MANIFEST).get("sha256"))
+
+
+def read_verification(folder: str | Path) -> dict[str, Any] | None:
+    """The content of verify.json; None where there is none, or it speaks of another manifest.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    path = Path(folder) / VERIFICATION
+    if not path.is_file():
+        return None
+    found = _read_json(path)
+    return found if found.get("manifest") == digest_of(folder) else None
+
+
+def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:
+    """Makes sure that files are the ones that the manifest describes.
+
+    Args:
+        folder: of the manifest.
+        manifest: what `read_manifest` gives.
+        names: of files; by default all.
+
+    Raises:
+        CheckpointError: one is missing, truncated or another.
+    """
+    for name in manifest.files if names is None else names:
+        path, entry = Path(folder) / name, manifest.files[name]
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; export again, or copy the whole folder")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise CheckpointError(f"{path} has {size} bytes and should have {entry.bytes}; copy it again")
+        if sha256(path) != entry.sha256:
+            raise CheckpointError(f"{path} is not the file that {MANIFEST} describes; copy it again")
+
+
+def files_of(manifest: Manifest, graph: GraphSpec) -> list[str]:
+    """The names of a graph's files: the graph, and its weights where they stand apart."""
+    return [name for name in (graph.file, f"{graph.file}.data") if name in manifest.files]
+
+
+def entry(path: Path) -> FileEntry:
+    """How a file is recorded."""
+    return FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _image_layout(config: TokenizerConfig) -> dict[str, Any]:
+    return {
+        "size": config.image_size,
+        "grid": [config.grid, config.grid],
+        "layout": "NCHW",
+        "channels": "RGB",
+        "range": [-1.0, 1.0],
+        "from_uint8": "value / 127.5 - 1",
+        "resize": "bicubic, short side to size, middle cut out",
+    }
+
+
+def _code_layout(manifest: Manifest) -> dict[str, Any]:
+    layout: dict[str, Any] = {
+        "bits": manifest.tokenizer.quantizer.bits,
+        "order": "bit i of an index, from the lowest, is dimension i; 1 is a positive value",
+    }
+    if manifest.generator is not None:
+        layout["split"] = list(manifest.generator.split)
+        layout["split_order"] = "bits of each sub-code, lowest bits first"
+    return layout
+
+
+def _merging(manifest: Manifest) -> dict[str, Any]:
+    config = manifest.tokenizer
+    return {
+        "positions": config.length,
+        "keep": config.merge.keep,
+        "exported": manifest.keeps,
+        "schedule": config.merge.schedule,
+        "blocks": config.encoder.depth,
+        "order": "tokens stand in raster order of the first position that each covers",
+        "left": "an encoder for any kept count is told how many of the positions are left after each block",
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {key: _plain(part) for key, part in to_dict(value).items()}
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} is not an exported model: it has no {path.name}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; export again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
+    return values
+
+
+def _from_json(values: Mapping[str, Any]) -> Manifest:
+    generator = values["generator"]
+    unsafe = [name for name in values["files"] if not _PLAIN_NAME.fullmatch(name)]
+    if unsafe:
+        raise ValueError(f"{unsafe[0]!r} is not the name of a file in the folder")
+    return Manifest(
+        package=values["package"],
+        precision=values["precision"],
+        opset=values["opset"],
+        tokenizer=from_dict(TokenizerConfig, values["tokenizer"]),
+        generator=None if generator is None else from_dict(GeneratorConfig, generator),
+        fingerprint=values["fingerprint"],
+        axes={name: (least, most) for name, (least, most) in values["axes"].items()},
+        graphs=tuple(_graph(each) for each in values["graphs"]),
+        files={name: FileEntry(**each) for name, each in values["files"].items()},
+        versions=values["versions"],
+    )
+
+
+def _graph(values: Mapping[str, Any]) -> GraphSpec:
+    def tensors(listed: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(**{**each, "shape": tuple(each["shape"])}) for each in listed)
+
+    return GraphSpec(**{**values, "inputs": tensors(values["inputs"]), "outputs": tensors(values["outputs"])})

@@ -1,0 +1,53 @@
+"""The graphs of a folder at work on the CPU, for verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mergevq.errors import ExportError
+from mergevq.export.manifest import GraphSpec
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class Sessions:
+    """Runs graphs by their description; the latest four stay loaded, a step and its heads say.
+
+    Args:
+        folder: of the export.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._open = lru_cache(maxsize=4)(self._opened)
+
+    def run(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name.
+
+        Raises:
+            ExportError: ONNX Runtime refuses the graph, or fails on these inputs.
+        """
+        names = [tensor.name for tensor in spec.outputs]
+        try:
+            found = self._open(spec.file).run(names, dict(inputs))
+        except Exception as error:  # ONNX Runtime's classes share no public base
+            shapes = {name: list(value.shape) for name, value in inputs.items() if "." not in name}
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(f"{spec.file} does not run on {shapes}: {reason}") from error
+        return dict(zip(names, found, strict=True))
+
+    def _opened(self, file: str) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Threads that spin while PyTorch computes would slow both.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(str(self.folder / file), options, providers=[PROVIDER])

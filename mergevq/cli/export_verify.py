@@ -1,0 +1,36 @@
+"""`mergevq export verify`: whether graphs still do what their model does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def register(kinds: Any) -> None:
+    """Adds the kind to `mergevq export`."""
+    parser = kinds.add_parser(
+        "verify",
+        help="compare a folder of graphs with its model",
+        description="Does the verification of `mergevq export onnx` again, with the ONNX Runtime that is installed "
+        "now, and writes verify.json. The exit code is 1 where a check fails.",
+        epilog="examples:\n"
+        "  mergevq export verify deployed --checkpoint runs/tok\n"
+        "  mergevq export verify deployed --checkpoint runs/tok --json\n",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
+    parser.add_argument("--checkpoint", required=True, metavar="C", help="what the graphs were exported from")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verifies; prints every check."""
+    from mergevq.export import verify
+    from mergevq.export.report import as_table
+
+    report = verify(options.folder, options.checkpoint)
+    print(json.dumps(report.to_json(), indent=2) if options.json else as_table(report.checks))
+    report.raise_if_failed()
+    return 0

@@ -1,0 +1,203 @@
+"""A tokenizer goes out, and its graphs come back with the same tokens and pictures; a fault lets nothing through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import mergevq
+from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
+from mergevq.export import export_onnx, exporter, read_manifest, verify, writing
+from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
+from mergevq.export.samples import random_tokens
+from mergevq.export.sessions import Sessions
+from mergevq.export.source_map import most_likely_source
+from mergevq.tokens import Tokens
+
+
+def test_an_export_is_complete_and_verified(exported):
+    manifest = read_manifest(exported)
+    check_files(exported, manifest)
+    report = json.loads((exported / VERIFICATION).read_text())
+    assert report["passed"] and report["manifest"] == to_json(manifest)["sha256"]
+    assert {path.name for path in exported.iterdir()} == {*manifest.files, MANIFEST, VERIFICATION}
+    assert manifest.keeps == [17, 32]
+    assert sorted(graph.role for graph in manifest.graphs) == ["decoder", "encoder", "encoder", "recovery"]
+    names = {check["name"] for check in report["checks"]}
+    for keep in (17, 32):
+        assert f"shared pairs of the partition at {keep} kept" in names
+        assert {f"PSNR end to end, {kind} at {keep} kept" for kind in ("photo", "noise", "flat")} <= names
+
+
+@pytest.mark.parametrize(("keep", "batch"), [(32, 1), (17, 2), (17, 5)])
+def test_graphs_encode_and_decode_as_the_model(exported, tiny_tokenizer, keep, batch):
+    manifest, sessions = read_manifest(exported), Sessions(exported)
+    images = torch.rand(batch, 3, 32, 32) * 2 - 1
+    found = sessions.run(manifest.graph("encoder", keep=keep), {"image": images.numpy()})
+    with torch.no_grad():
+        wanted = tiny_tokenizer.encode(images, keep)
+        painted = tiny_tokenizer.decode(wanted).numpy()
+    for name in ("indices", "source", "sizes"):
+        assert (found[name] == getattr(wanted, name).numpy()).all(), name
+    del found["sizes"]
+    assert np.abs(sessions.run(manifest.graph("decoder"), found)["image"] - painted).max() < 1e-5
+
+
+@pytest.mark.parametrize("keep", [1, 2, 33, 64])
+def test_one_decoder_and_one_recovery_take_any_count(exported, tiny_tokenizer, keep):
+    manifest, sessions = read_manifest(exported), Sessions(exported)
+    indices, source = random_tokens(2, keep, 64, 8, seed=keep)
+    tokens = Tokens(torch.from_numpy(indices), torch.from_numpy(source), torch.from_numpy(indices), (8, 8))
+    painted = sessions.run(manifest.graph("decoder"), {"indices": indices, "source": source})["image"]
+    logits = sessions.run(manifest.graph("recovery"), {"indices": indices})["logits"]
+    with torch.no_grad():
+        assert np.abs(painted - tiny_tokenizer.decode(tokens).numpy()).max() < 1e-5
+        recovered = tiny_tokenizer.recover_source(tokens.indices).numpy()
+    assert (most_likely_source(logits) == recovered).all()
+
+
+def test_an_encoder_for_any_count(tiny_tokenizer, tmp_path):
+    report = export_onnx(tiny_tokenizer, tmp_path / "out", dynamic_keep=True)
+    counts = {check.name.split(" at ")[1] for check in report.verification.checks if " at " in check.name}
+    assert counts == {f"{keep} kept" for keep in (16, 17, 31, 32, 63, 64)}
+    assert report.manifest.keeps == []
+    assert [tensor.name for tensor in report.manifest.graph("encoder").inputs] == ["image", "left"]
+
+
+def test_half_precision(tiny_tokenizer, tmp_path):
+    report = export_onnx(tiny_tokenizer, tmp_path / "out", precision="fp16")
+    assert report.manifest.precision == "fp16"
+    model = onnx.load(str(tmp_path / "out" / "decoder.onnx"))
+    sizes = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 0}
+    for tensor in model.graph.initializer:
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + np.prod(tensor.dims, dtype=int)
+    assert sizes[onnx.TensorProto.FLOAT16] > 10 * sizes[onnx.TensorProto.FLOAT]
+
+
+def test_large_weights_stand_apart_and_may_be_moved(exported, tiny_tokenizer, copied):
+    assert "decoder.onnx.data" in read_manifest(exported).files
+    assert "recovery.onnx.data" not in read_manifest(exported).files
+    assert verify(copied(), tiny_tokenizer).passed
+
+
+def test_swapped_weights_are_refused(copied, tiny_tokenizer):
+    folder = copied()
+    (folder / "encoder_k32.onnx.data").write_bytes((folder / "encoder_k17.onnx.data").read_bytes()[::-1])
+    with pytest.raises(CheckpointError, match=r"encoder_k32\.onnx\.data"):
+        verify(folder, tiny_tokenizer)
+
+
+def test_a_folder_takes_its_name_only_when_all_went_well(tmp_path):
+    out = tmp_path / "out"
+    for content in ("first", "second"):  # where nothing was, and where an export was
+        with exporter._folder_to_be(out) as folder:
+            (folder / MANIFEST).write_text(content)
+        assert (out / MANIFEST).read_text() == content
+
+    def stop_half_way():
+        with exporter._folder_to_be(out) as folder:
+            (folder / MANIFEST).write_text("third")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
+    assert (out / MANIFEST).read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_verification_leaves_nothing(tiny_tokenizer, tmp_path, monkeypatch):
+    def write(model, spec, folder, notes):
+        """Writes a decoder one of whose weights is another."""
+        if spec.role == "decoder":
+            weight = model.graph.initializers["module.tokenizer.decoder.out.weight"]
+            weight.const_value = onnx_tensor(weight.const_value.numpy() + 0.1)
+        writing.write_graph(model, spec, folder, notes)
+
+    monkeypatch.setattr(exporter, "write_graph", write)
+    monkeypatch.setattr(exporter, "encoder_plans", lambda *_: [])
+    with pytest.raises(
+        ExportError, match=r"decoder\.onnx: greatest difference of a pixel .* random tokens of"
+    ):
+        export_onnx(tiny_tokenizer, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def onnx_tensor(array: np.ndarray):
+    from onnxscript import ir
+
+    return ir.tensor(array)
+
+
+def rewrite(folder: Path, file: str, model: onnx.ModelProto) -> None:
+    """Writes another graph, and makes the manifest say that it should be so."""
+    onnx.save(model, str(folder / file))
+    manifest = read_manifest(folder)
+    files = {**manifest.files, file: entry(folder / file)}
+    (folder / MANIFEST).write_text(json.dumps(to_json(replace(manifest, files=files))))
+
+
+def test_another_encoder_fails_and_the_worst_sample_is_named(copied, tiny_tokenizer):
+    folder = copied()
+    model = onnx.load(str(folder / "encoder_k32.onnx"))
+    rng = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        if weight.size > 500 and weight.dtype == np.float32:
+            noisy = weight + rng.normal(size=weight.shape) * weight.std() / 2
+            tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
+    rewrite(folder, "encoder_k32.onnx", model)
+    report = verify(folder, tiny_tokenizer)
+    assert not report.passed
+    failed = {check.name for check in report.failures}
+    assert "shared pairs of the partition at 32 kept" in failed
+    assert "PSNR end to end, photo at 32 kept" in failed
+    assert {check.graph for check in report.failures} == {"encoder_k32.onnx"}
+    assert any("batch" in check.worst and "row" in check.worst for check in report.failures)
+    assert not json.loads((folder / VERIFICATION).read_text())["passed"]
+    with pytest.raises(ExportError, match=r"encoder_k32\.onnx: .* \(limit .*, and \d+ more checks"):
+        report.raise_if_failed()
+
+
+def test_graphs_that_do_not_run_are_an_error_of_one_sentence(copied, tiny_tokenizer):
+    folder = copied()
+    model = onnx.load(str(folder / "decoder.onnx"))
+    reshape = next(
+        node for node in model.graph.node if node.op_type in ("Reshape", "Gather", "GatherElements")
+    )
+    reshape.input[0], reshape.input[1] = reshape.input[1], reshape.input[0]
+    rewrite(folder, "decoder.onnx", model)
+    with pytest.raises(ExportError, match=r"decoder\.onnx does not run on"):
+        verify(folder, tiny_tokenizer)
+
+
+def test_a_swapped_graph_is_refused(copied, tiny_tokenizer):
+    folder = copied()
+    (folder / "encoder_k32.onnx").write_bytes((folder / "encoder_k17.onnx").read_bytes())
+    with pytest.raises(CheckpointError, match=r"encoder_k32\.onnx"):
+        verify(folder, tiny_tokenizer)
+
+
+def test_another_model_is_refused(exported):
+    torch.manual_seed(5)
+    other = mergevq.create("tiny-32").eval()
+    with pytest.raises(CheckpointError, match="was exported from another model"):
+        verify(exported, other)
+
+
+def test_impossible_requests_are_refused_before_any_work(tiny_tokenizer, tmp_path):
+    with pytest.raises(UsageError, match="nearest count that can be reached is 16"):
+        export_onnx(tiny_tokenizer, tmp_path / "out", keep=[3])
+    with pytest.raises(UsageError, match="choose one of the two"):
+        export_onnx(tiny_tokenizer, tmp_path / "out", keep=[32], dynamic_keep=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(OutputError, match="is not an exported model"):
+        export_onnx(tiny_tokenizer, tmp_path / "full")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
