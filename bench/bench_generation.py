@@ -74,7 +74,7 @@ def repeat_codes(model: Generator, distinct: int, arrival: Arrival) -> None:
         is_new = number == 0 or newest > (number - 1) * distinct // length
         return said[torch.full_like(drawn, newest) if is_new else drawn % (newest + 1)]
 
-    model.head.sample = repeating  # type: ignore[method-assign]  # on purpose
+    model.head.sample = repeating  # type: ignore[assignment]  # on purpose
 
 
 def request(config: GeneratorConfig, batch: int, keep: int, device: Device) -> Request:

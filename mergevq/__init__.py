@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mergevq.presets import presets
 
 if TYPE_CHECKING:
-    from mergevq.generation.store import create_generator, load, save
+    from mergevq.generation.store import create_generator, save
+    from mergevq.loading import load
     from mergevq.models.store import create
     from mergevq.tokens import Tokens
 
@@ -27,7 +28,7 @@ _HOMES = {
     "Tokens": "mergevq.tokens",
     "create": "mergevq.models.store",
     "create_generator": "mergevq.generation.store",
-    "load": "mergevq.generation.store",
+    "load": "mergevq.loading",
     "save": "mergevq.generation.store",
 }
 

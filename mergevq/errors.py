@@ -44,6 +44,12 @@ class ExportError(MergeVQError, RuntimeError):
     """A model cannot be made into graphs, or its graphs do not do what it does."""
 
 
+class UnusableExportError(CheckpointError):
+    """A folder of exported graphs cannot be run: it is none, damaged, or not for this run time."""
+
+    exit_code = 2
+
+
 class DataError(MergeVQError, RuntimeError):
     """The data set is empty, unreadable, or has more broken files than the limit allows."""
 

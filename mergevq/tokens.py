@@ -1,13 +1,21 @@
-"""What the tokenizer makes of a batch of images: kept codes, and where each came from."""
+"""What the tokenizer makes of a batch of images: kept codes, and where each came from.
+
+As tensors (`Tokens`), and as NumPy arrays (`TokenArrays`) for files and for graphs that run without PyTorch, which
+this module therefore imports only where tensors are made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+import numpy as np
 
-from mergevq.errors import UsageError
+from mergevq.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +39,7 @@ class Tokens:
     grid: tuple[int, int]
 
     def __post_init__(self) -> None:
-        height, width = self.grid
-        batch, kept = self.indices.shape
-        if self.sizes.shape != (batch, kept):
-            raise UsageError(f"sizes are {tuple(self.sizes.shape)}, indices {(batch, kept)}; they must agree")
-        if self.source.shape != (batch, height * width):
-            raise UsageError(
-                f"source is {tuple(self.source.shape)}; a {height} x {width} grid needs {(batch, height * width)}"
-            )
+        _check_shapes(self.indices.shape, self.source.shape, self.sizes.shape, self.grid)
 
     def __len__(self) -> int:
         return self.indices.shape[0]
@@ -52,9 +53,46 @@ class Tokens:
         """The same tokens on another device."""
         return Tokens(self.indices.to(device), self.source.to(device), self.sizes.to(device), self.grid)
 
+    def arrays(self) -> TokenArrays:
+        """The same tokens as NumPy arrays."""
+        indices, source, sizes = (part.cpu().numpy() for part in (self.indices, self.source, self.sizes))
+        return TokenArrays(indices, source, sizes, self.grid)
+
     def __getitem__(self, rows: slice) -> Tokens:
         """The tokens of a slice of the batch."""
         return Tokens(self.indices[rows], self.source[rows], self.sizes[rows], self.grid)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenArrays:
+    """The tokens of a batch as NumPy arrays; the attributes are those of `Tokens`."""
+
+    indices: np.ndarray
+    source: np.ndarray
+    sizes: np.ndarray
+    grid: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_shapes(self.indices.shape, self.source.shape, self.sizes.shape, self.grid)
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    @property
+    def keep(self) -> int:
+        """K, the number of kept tokens."""
+        return self.indices.shape[1]
+
+    def tensors(self) -> Tokens:
+        """The same tokens for PyTorch, on the CPU."""
+        import torch
+
+        indices, source, sizes = map(torch.from_numpy, (self.indices, self.source, self.sizes))
+        return Tokens(indices, source, sizes, self.grid)
+
+    def __getitem__(self, rows: slice) -> TokenArrays:
+        """The tokens of a slice of the batch."""
+        return TokenArrays(self.indices[rows], self.source[rows], self.sizes[rows], self.grid)
 
 
 class TokenBatch(NamedTuple):
@@ -72,3 +110,44 @@ class TokenBatch(NamedTuple):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
         """The same batch on another device."""
         return TokenBatch(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
+def joined_arrays(parts: Sequence[TokenArrays]) -> TokenArrays:
+    """The tokens of several batches with one K and one grid as one batch."""
+    return TokenArrays(
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.source for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
+        parts[0].grid,
+    )
+
+
+def check_maker(fingerprint: str, expected: str) -> None:
+    """Makes sure that a tokenizer is the one that tokens were made by.
+
+    Args:
+        fingerprint: of the tokenizer at hand.
+        expected: of the one that made the tokens.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    if fingerprint != expected:
+        raise CheckpointError(
+            f"the tokens were made by another tokenizer (fingerprint {expected[:12]}, this one has "
+            f"{fingerprint[:12]}); give the checkpoint that they were encoded with"
+        )
+
+
+def _check_shapes(
+    indices: Sequence[int], source: Sequence[int], sizes: Sequence[int], grid: tuple[int, int]
+) -> None:
+    """Whether tokens, of either kind, fit one another."""
+    height, width = grid
+    batch, kept = indices
+    if tuple(sizes) != (batch, kept):
+        raise UsageError(f"sizes are {tuple(sizes)}, indices {(batch, kept)}; they must agree")
+    if tuple(source) != (batch, height * width):
+        raise UsageError(
+            f"source is {tuple(source)}; a {height} x {width} grid needs {(batch, height * width)}"
+        )

@@ -13,18 +13,19 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mergevq.errors import OutputError, UsageError
-from mergevq.metrics.image import psnr
 from mergevq.tokens import Tokens
 
-Picture: TypeAlias = torch.Tensor | Image.Image
+if TYPE_CHECKING:  # pictures from exported graphs are drawn without it
+    import torch
+
+Picture: TypeAlias = "torch.Tensor | Image.Image"
 """(3, H, W) or (1, H, W) uint8, or a PIL picture."""
 
 _PAPER = (255, 255, 255)
@@ -47,6 +48,8 @@ def to_picture(image: Picture) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return image.convert("RGB")
+    import torch
+
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3):
         raise UsageError(f"a picture is (3, H, W) or (1, H, W) uint8, not {tuple(image.shape)} {image.dtype}")
     pixels = image.detach().cpu().expand(3, -1, -1).permute(1, 2, 0)  # (H, W, 3)
@@ -269,6 +272,8 @@ def _borders(tokens: npt.NDArray[np.int64], merged: npt.NDArray[np.bool_]) -> np
 
 
 def _decibels(image: torch.Tensor, original: torch.Tensor) -> str:
+    from mergevq.metrics.image import psnr
+
     return f"{float(psnr(image[None], original[None])):.1f} dB"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mergevq.cli import common
+from mergevq.cli import common, engines
 
 _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')
 
@@ -22,9 +22,11 @@ def register(subparsers: Any) -> None:
         "that it had. The checkpoint must be the one that the tokens were made with.",
         epilog="examples:\n"
         "  mergevq decode --checkpoint runs/tok tokens.npz --out decoded\n"
-        "  mergevq decode --checkpoint runs/tok tokens.npz --out recovered --source recovered\n",
+        "  mergevq decode --checkpoint runs/tok tokens.npz --out recovered --source recovered\n"
+        "  mergevq decode --checkpoint deployed --runtime onnx tokens.npz --out decoded\n",
     )
     common.add_checkpoint(parser)
+    engines.add_runtime(parser)
     parser.add_argument("tokens", type=Path, metavar="TOKENS.npz", help="a token file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the pictures")
     parser.add_argument(
@@ -39,29 +41,27 @@ def register(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Decodes and writes."""
-    import torch
     from tqdm import tqdm
 
-    from mergevq.data.token_file import load_tokens
-    from mergevq.data.transforms import to_uint8
+    from mergevq.data.pixels import to_picture
+    from mergevq.data.token_array_file import load_token_arrays
     from mergevq.visual import save_picture
 
-    file = load_tokens(options.tokens)
-    tokenizer, device = common.load_tokenizer(options)
-    file.check_tokenizer(tokenizer)
+    file = load_token_arrays(options.tokens)
+    tokenizer = engines.open_tokenizer(options)
+    file.check_maker(tokenizer.fingerprint, tokenizer.config.quantizer.bits)
     common.check_writable(options.out, folder=True)
     paths = [options.out / name for name in png_names(file.names)]
     starts = range(0, len(file.tokens), options.batch_size)
-    with torch.inference_mode():
-        for start in tqdm(starts, unit="batch", disable=not common.on_terminal()):
-            rows = slice(start, start + options.batch_size)
-            tokens = file.tokens[rows].to(device.name)
-            if options.source == "true":
-                painted = tokenizer.decode(tokens)
-            else:
-                painted = tokenizer.decode(tokens.indices, tokens.grid)
-            for path, image in zip(paths[rows], to_uint8(painted).cpu(), strict=True):
-                save_picture(image, path)
+    for start in tqdm(starts, unit="batch", disable=not common.on_terminal()):
+        rows = slice(start, start + options.batch_size)
+        tokens = file.tokens[rows]
+        if options.source == "true":
+            painted = tokenizer.decode(tokens)
+        else:
+            painted = tokenizer.decode(tokens.indices, tokens.grid)
+        for path, image in zip(paths[rows], painted, strict=True):
+            save_picture(to_picture(image), path)
     print(f"{common.pictures(len(paths))}: {options.out}")
     return 0
 

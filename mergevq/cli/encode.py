@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common
+from mergevq.cli import common, engines
 
 if TYPE_CHECKING:
+    from mergevq.cli.engines import TokenizerEngine
     from mergevq.cli.pictures import PictureReader
-    from mergevq.data.token_file import TokenFile
-    from mergevq.models.tokenizer import Tokenizer
+    from mergevq.data.token_array_file import TokenArrayFile
 
 
 def register(subparsers: Any) -> None:
@@ -28,9 +28,11 @@ def register(subparsers: Any) -> None:
         epilog="examples:\n"
         "  mergevq encode --checkpoint runs/tok photo.jpg --out tokens.npz\n"
         "  mergevq encode --checkpoint runs/tok photos/ more/*.png --keep 36 --out tokens.npz --json\n"
-        "  mergevq encode --checkpoint runs/tok scan.png --original-size --out tokens.npz\n",
+        "  mergevq encode --checkpoint runs/tok scan.png --original-size --out tokens.npz\n"
+        "  mergevq encode --checkpoint deployed --runtime onnx photo.jpg --out tokens.npz\n",
     )
     common.add_checkpoint(parser)
+    engines.add_runtime(parser)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES", help="files, folders, tar shards or builtin:NAME"
     )
@@ -56,9 +58,9 @@ def register(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Encodes and writes."""
     from mergevq.cli.pictures import PictureReader, find_pictures
-    from mergevq.data.token_file import save_tokens
+    from mergevq.data.token_array_file import save_token_arrays
 
-    tokenizer, _ = common.load_tokenizer(options)
+    tokenizer = engines.open_tokenizer(options)
     config = tokenizer.config
     size = None if options.original_size else common.square_size(config, options.size)
     if size is not None and options.keep is not None:
@@ -67,28 +69,27 @@ def run(options: argparse.Namespace) -> int:
     common.check_writable(options.out)
     started = time.perf_counter()
     encoded = _encode(tokenizer, reader, options.keep)
-    save_tokens(options.out, encoded)
+    save_token_arrays(options.out, encoded)
     _report(options, encoded, reader.skipped, config.quantizer.bits, time.perf_counter() - started)
     reader.check_complete()
     return 0
 
 
-def _encode(tokenizer: Tokenizer, reader: PictureReader, keep: int | None) -> TokenFile:
-    import torch
-
-    from mergevq.data.token_file import TokenFile, joined
-    from mergevq.data.transforms import to_float
-    from mergevq.models.store import fingerprint
+def _encode(tokenizer: TokenizerEngine, reader: PictureReader, keep: int | None) -> TokenArrayFile:
+    from mergevq.data.pixels import to_float
+    from mergevq.data.token_array_file import TokenArrayFile
+    from mergevq.tokens import joined_arrays
 
     names, parts = [], []
-    with torch.inference_mode():
-        for batch_names, images in reader:
-            names += batch_names
-            parts.append(tokenizer.encode(to_float(images.to(tokenizer.device)), keep).to("cpu"))
-    return TokenFile(joined(parts), names, tokenizer.config.stride, fingerprint(tokenizer))
+    for batch_names, images in reader:
+        names += batch_names
+        parts.append(tokenizer.encode(to_float(images), keep))
+    return TokenArrayFile(joined_arrays(parts), names, tokenizer.config.stride, tokenizer.fingerprint)
 
 
-def _report(options: argparse.Namespace, encoded: TokenFile, skipped: int, bits: int, seconds: float) -> None:
+def _report(
+    options: argparse.Namespace, encoded: TokenArrayFile, skipped: int, bits: int, seconds: float
+) -> None:
     tokens = encoded.tokens
     height, width = tokens.grid
     summary = {

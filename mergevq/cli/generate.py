@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common, sampling
+from mergevq.cli import common, engines, sampling
 
 if TYPE_CHECKING:
-    import torch
+    from PIL import Image
 
-    from mergevq.generation.pipeline import ImageGenerator
+    from mergevq.cli.engines import GeneratorEngine
 
 
 def register(subparsers: Any) -> None:
@@ -27,12 +27,14 @@ def register(subparsers: Any) -> None:
         epilog="examples:\n"
         "  mergevq generate --checkpoint runs/gen --classes 3,7 --number 4 --out samples\n"
         "  mergevq generate --checkpoint runs/gen --classes 3 --guidance 2 --top-k 100 --out samples --grid grid.png\n"
-        "  mergevq generate --checkpoint runs/rand --classes 0 --keep 32 --steps 12 --out samples --json\n",
+        "  mergevq generate --checkpoint runs/rand --classes 0 --keep 32 --steps 12 --out samples --json\n"
+        "  mergevq generate --checkpoint deployed-generator --runtime onnx --classes 3 --out samples\n",
     )
     parser.add_argument(
         "--checkpoint", required=True, metavar="C", help="a generator's run folder, or one of mergevq.save"
     )
     common.add_device(parser)
+    engines.add_runtime(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the pictures")
     parser.add_argument(
         "--number", type=common.positive, default=4, metavar="N", help="pictures of each class [%(default)s]"
@@ -53,19 +55,13 @@ def register(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Generates and writes."""
-    from mergevq.backends import select
-    from mergevq.generation.store import load_generator
-
-    device = select(options.device)
-    generator = load_generator(options.checkpoint).to(device.name)
-    classes = sampling.wanted_classes(options, generator.model.config.classes)
-    if options.compile:
-        generator.compile()
+    generator = engines.open_generator(options)
+    classes = sampling.wanted_classes(options, generator.config.classes)
     common.check_writable(options.out, folder=True)
     if options.grid is not None:
         common.check_writable(options.grid)
     started = time.perf_counter()
-    rows: dict[int, list[torch.Tensor]] = {label: [] for label in classes}
+    rows: dict[int, list[Image.Image]] = {label: [] for label in classes}
     for label, number, image in _pictures(generator, options, classes):
         _save(image, options.out / str(label) / f"{number:04d}.png")
         if options.grid is not None:
@@ -77,12 +73,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pictures(
-    generator: ImageGenerator, options: argparse.Namespace, classes: list[int]
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Class, number and uint8 picture of each, batch by batch."""
+    generator: GeneratorEngine, options: argparse.Namespace, classes: list[int]
+) -> Iterator[tuple[int, int, Image.Image]]:
+    """Class, number and picture of each, batch by batch."""
     from tqdm import tqdm
 
-    from mergevq.data.transforms import to_uint8
+    from mergevq.data.pixels import to_picture
 
     settings = sampling.settings(options)
     seed = settings.pop("seed")
@@ -94,29 +90,29 @@ def _pictures(
         for batch in batches:
             seeds = [sampling.picture_seed(seed, label, number) for label, number in batch]
             images = generator.generate([label for label, _ in batch], seed=seeds, **settings)
-            for (label, number), image in zip(batch, to_uint8(images).cpu(), strict=True):
-                yield label, number, image
+            for (label, number), image in zip(batch, images, strict=True):
+                yield label, number, to_picture(image)
             bar.update(len(batch))
 
 
-def _save(image: torch.Tensor, path: Path) -> None:
+def _save(image: Image.Image, path: Path) -> None:
     from mergevq.visual import save_picture
 
     path.parent.mkdir(exist_ok=True)
     save_picture(image, path)
 
 
-def _draw(rows: dict[int, list[torch.Tensor]], path: Path) -> None:
+def _draw(rows: dict[int, list[Image.Image]], path: Path) -> None:
     from mergevq.visual import grid, save_picture
 
     save_picture(grid(list(rows.values()), labels=[f"class {label}" for label in rows]), path)
 
 
-def _report(options: argparse.Namespace, generator: ImageGenerator, number: int, seconds: float) -> None:
+def _report(options: argparse.Namespace, generator: GeneratorEngine, number: int, seconds: float) -> None:
     summary = {
         "out": str(options.out),
         "pictures": number,
-        "kind": generator.kind,
+        "kind": generator.config.kind,
         "seconds": round(seconds, 3),
         "seconds_per_picture": round(seconds / number, 4),
     }

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from mergevq.cli.common import on_terminal
 from mergevq.data.decode import load_image, reading, to_rgb
+from mergevq.data.pixels import center_crop, middle_crop
 from mergevq.data.sources import ARCHIVES, ImageSource, open_source
-from mergevq.data.transforms import center_crop, middle_crop
 from mergevq.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -82,16 +82,16 @@ class PictureReader:
         self.stride = stride
         self.batch_size = batch_size
         self.skipped = 0
-        self._shape: torch.Size | None = None
+        self._shape: tuple[int, ...] | None = None
 
-    def __iter__(self) -> Iterator[tuple[list[str], torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """Names and (B, 3, H, W) uint8.
 
         Raises:
             DataError: not one picture could be read.
         """
         names: list[str] = []
-        images: list[torch.Tensor] = []
+        images: list[np.ndarray] = []
         for picture in tqdm(self.pictures, unit="picture", disable=not on_terminal()):
             try:
                 images.append(self._read(picture))
@@ -100,10 +100,10 @@ class PictureReader:
                 logger.warning("%s; it is left out", error)
                 self.skipped += 1
             if len(images) == self.batch_size:
-                yield names, torch.stack(images)
+                yield names, np.stack(images)
                 names, images = [], []
         if images:
-            yield names, torch.stack(images)
+            yield names, np.stack(images)
         if self.skipped == len(self.pictures):
             raise DataError(f"no picture could be read, of {self.skipped}")
 
@@ -118,7 +118,7 @@ class PictureReader:
                 f"{self.skipped} of {len(self.pictures)} pictures had to be left out; the others are done"
             )
 
-    def _read(self, picture: Picture) -> torch.Tensor:
+    def _read(self, picture: Picture) -> np.ndarray:
         image = picture.open()
         if self.size is not None:
             return center_crop(image, self.size)

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if len(found) > options.limit:
         logger.info("drawing the first %d of %d pictures; --limit draws more", options.limit, len(found))
     reader = PictureReader(found[: options.limit], size, tokenizer.config.stride, batch_size=1)
-    images = torch.cat([image for _, image in reader])  # (B, 3, S, S)
+    images = torch.cat([torch.from_numpy(image) for _, image in reader])  # (B, 3, S, S)
     save_picture(_figure(tokenizer, images, keeps), options.out)
     print(f"{common.pictures(len(images))} at {', '.join(map(str, keeps))} tokens: {options.out}")
     reader.check_complete()

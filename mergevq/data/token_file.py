@@ -1,29 +1,17 @@
-"""Tokens of named pictures in one compressed .npz file, for other programs and for `mergevq decode`.
-
-Arrays: indices (N, K), source (N, L), sizes (N, K), grid (2,), names (N,), stride and the fingerprint of the
-tokenizer that made them, without which codes mean nothing. Nothing in the file is pickled, and a file from
-elsewhere is checked before any of it is used.
-"""
+"""Token files with tensors; `token_array_file` says what is in one, and reads and writes it."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from mergevq.errors import DataError, UsageError
-from mergevq.models.store import check_fingerprint, write_atomically
+from mergevq.data.token_array_file import TokenArrayFile, load_token_arrays, save_token_arrays
+from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
-
-FORMAT = "mergevq-tokens 1"
-_FIELDS = ("format", "indices", "source", "sizes", "grid", "names", "stride", "tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +34,11 @@ class TokenFile:
             CheckpointError: the tokens were made by another tokenizer.
             DataError: a code is outside its vocabulary.
         """
-        check_fingerprint(tokenizer, self.tokenizer)
-        vocabulary = 2**tokenizer.config.quantizer.bits
-        if int(self.tokens.indices.max()) >= vocabulary:
-            raise DataError(
-                f"the tokens hold a code outside the tokenizer's {vocabulary}; the file was changed"
-            )
+        self.arrays().check_maker(fingerprint(tokenizer), tokenizer.config.quantizer.bits)
+
+    def arrays(self) -> TokenArrayFile:
+        """The same with NumPy arrays."""
+        return TokenArrayFile(self.tokens.arrays(), self.names, self.stride, self.tokenizer)
 
 
 def joined(parts: Sequence[Tokens]) -> Tokens:
@@ -70,23 +57,7 @@ def save_tokens(path: Path, file: TokenFile) -> None:
     Raises:
         OutputError: it cannot be written; an older file is unchanged.
     """
-    tokens = file.tokens
-    arrays = {
-        "format": np.array(FORMAT),
-        "indices": tokens.indices.numpy().astype(np.int32),
-        "source": tokens.source.numpy().astype(np.int32),
-        "sizes": tokens.sizes.numpy().astype(np.int32),
-        "grid": np.array(tokens.grid, np.int32),
-        "names": np.array(file.names),
-        "stride": np.array(file.stride, np.int32),
-        "tokenizer": np.array(file.tokenizer),
-    }
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:  # given a name, numpy would append .npz to it
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # the stub takes a name for an option
-
-    write_atomically(path, write)
+    save_token_arrays(path, file.arrays())
 
 
 def load_tokens(path: Path) -> TokenFile:
@@ -96,69 +67,5 @@ def load_tokens(path: Path) -> TokenFile:
         UsageError: there is no such file.
         DataError: it is truncated, no token file, or its arrays contradict one another.
     """
-    arrays = _arrays(path)
-    try:
-        file = _checked(arrays)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} is not a sound token file: {error}") from error
-    return file
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UsageError(f"there is no token file {path}")
-    try:
-        with path.open("rb") as stream:
-            stored = np.load(stream, allow_pickle=False)
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path} is a single array; a token file is an .npz written by mergevq encode"
-                )
-            missing = [name for name in _FIELDS if name not in stored.files]
-            if missing:
-                raise DataError(f"{path} is not a token file: it has no {', '.join(missing)}")
-            return {name: stored[name] for name in _FIELDS}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a token file: {reason}") from error
-
-
-def _checked(arrays: dict[str, np.ndarray]) -> TokenFile:
-    """The file of these arrays, after everything that can be checked without its tokenizer."""
-    if str(arrays["format"]) != FORMAT:
-        raise ValueError(f"its format is {str(arrays['format'])[:40]!r}, not {FORMAT!r}")
-    indices, source, sizes = (_matrix(name, arrays[name]) for name in ("indices", "source", "sizes"))
-    height, width = (int(side) for side in _integers("grid", arrays["grid"], (2,)))
-    rows, kept = indices.shape
-    names = [str(name) for name in arrays["names"].reshape(-1)]
-    if len(names) != rows or arrays["names"].dtype.kind != "U":
-        raise ValueError(f"it has {len(names)} names for {rows} pictures")
-    if height < 1 or width < 1 or source.shape != (rows, height * width):
-        raise ValueError(
-            f"its source is {tuple(source.shape)} for {rows} pictures on a {height} x {width} grid"
-        )
-    if not (kept and rows) or indices.min() < 0:
-        raise ValueError("it holds no tokens, or negative ones")
-    if source.min() < 0 or source.max() >= kept:
-        raise ValueError(f"its source points outside the {kept} tokens")
-    counted = np.zeros((rows, kept), np.int64)
-    np.add.at(counted, (np.arange(rows)[:, None], source), 1)
-    if not counted.all() or not np.array_equal(counted, sizes):
-        raise ValueError("its sizes are not those of its source")
-    tokens = Tokens(
-        torch.from_numpy(indices), torch.from_numpy(source), torch.from_numpy(sizes), (height, width)
-    )
-    stride = int(_integers("stride", arrays["stride"], ()))
-    return TokenFile(tokens, names, stride, str(arrays["tokenizer"]))
-
-
-def _matrix(name: str, array: np.ndarray) -> Any:
-    if array.ndim != 2:
-        raise ValueError(f"its {name} have {array.ndim} dimensions, not 2")
-    return _integers(name, array, array.shape)
-
-
-def _integers(name: str, array: np.ndarray, shape: tuple[int, ...]) -> Any:
-    if array.shape != shape or array.dtype.kind not in "iu":
-        raise ValueError(f"its {name} are {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
+    file = load_token_arrays(path)
+    return TokenFile(file.tokens.tensors(), file.names, file.stride, file.tokenizer)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mergevq.errors import UsageError
+from mergevq.data import pixels
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -76,12 +76,7 @@ def center_crop(image: Image.Image, size: int) -> torch.Tensor:
     Returns:
         (3, S, S) uint8, equal to torchvision's `Resize(S, BICUBIC)` and `CenterCrop(S)`.
     """
-    short = min(image.size)
-    if short != size:
-        width, height = (int(size * side / short) for side in image.size)
-        image = image.resize((width, height), _BICUBIC)
-    left, top = (round((side - size) / 2) for side in image.size)
-    return _to_tensor(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels.center_crop(image, size))
 
 
 def middle_crop(image: Image.Image, multiple: int) -> torch.Tensor:
@@ -93,11 +88,7 @@ def middle_crop(image: Image.Image, multiple: int) -> torch.Tensor:
     Raises:
         UsageError: a side is shorter than that.
     """
-    if min(image.size) < multiple:
-        raise UsageError(f"{image.width} x {image.height} px is smaller than one patch of {multiple} px")
-    width, height = (side // multiple * multiple for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return _to_tensor(image.crop((left, top, left + width, top + height)))
+    return torch.from_numpy(pixels.middle_crop(image, multiple))
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -143,7 +134,4 @@ def _resample(
 
 
 def _to_tensor(image: Image.Image, flip: bool = False) -> torch.Tensor:
-    pixels = np.asarray(image)
-    if flip:
-        pixels = pixels[:, ::-1]
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (3, S, S)
+    return torch.from_numpy(pixels.channels_first(image, flip))  # (3, S, S)

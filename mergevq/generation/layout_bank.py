@@ -15,6 +15,7 @@ import torch
 
 from mergevq.errors import UsageError
 from mergevq.generation.sampling import row_noise
+from mergevq.generation.settings import layout_seeds
 from mergevq.models.generator import Generator
 
 
@@ -46,10 +47,6 @@ def draw_layouts(
         )
     same_class = fits & (theirs == labels.unsqueeze(1))
     fits = torch.where(same_class.any(dim=1, keepdim=True), same_class, fits)
-    # Another stream than that of the codes, which are drawn from the seeds themselves.
-    uniform = row_noise([seed + _STREAM for seed in seeds], 1).to(bank.device)  # (B, 1)
+    uniform = row_noise(layout_seeds(seeds), 1).to(bank.device)  # (B, 1)
     chosen = (fits.cumsum(dim=1) <= (uniform * fits.sum(dim=1, keepdim=True)).long()).sum(dim=1)
     return bank[chosen]
-
-
-_STREAM = 0x5EED << 32

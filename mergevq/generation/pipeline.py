@@ -17,8 +17,15 @@ from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generation.layout_bank import draw_layouts
 from mergevq.generation.parallel import generate_at
 from mergevq.generation.request import CacheUse, Request
-from mergevq.generation.sampling import Sampling, row_seeds
 from mergevq.generation.sequential import generate_raster
+from mergevq.generation.settings import (
+    Sampling,
+    check_labels,
+    check_steps,
+    kept_counts,
+    row_seeds,
+    schedule_of,
+)
 from mergevq.models.generator import Generator
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
@@ -160,7 +167,7 @@ class ImageGenerator(nn.Module):
             seeds=row_seeds(seed, len(labels)),
             sampling=sampling or Sampling(),
             guidance=guidance,
-            guidance_schedule=guidance_schedule or ("linear" if self.kind == "rand_ar" else "constant"),
+            guidance_schedule=schedule_of(self.model.config.kind, guidance_schedule),
             static_shapes=self._compiled or self.device.type != "cpu",
             progress=progress,
         )
@@ -186,11 +193,7 @@ class ImageGenerator(nn.Module):
 
     def check_steps(self, steps: int | None) -> None:
         """Raises UsageError where steps are given to a kind that takes one a token."""
-        if steps is not None and self.kind != "rand_ar":
-            raise UsageError(
-                f"steps is {steps}; only rand_ar decodes several tokens a step, {self.kind} takes "
-                f"{self.model.config.length}"
-            )
+        check_steps(steps, self.model.config)
 
     def _in_raster_order(self, request: Request) -> Generated:
         codes, cache = generate_raster(self.model, request)
@@ -218,25 +221,15 @@ class ImageGenerator(nn.Module):
 
     def _checked_labels(self, labels: torch.Tensor | Sequence[int]) -> torch.Tensor:
         labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
-        classes = self.model.config.classes
         if labels.dim() != 1 or not len(labels):
             raise UsageError(f"labels are {tuple(labels.shape)}; a list of at least one class is wanted")
-        wrong = [label for label in labels.tolist() if not 0 <= label < classes]
-        if wrong:
-            raise UsageError(f"there is no class {wrong[0]}; the generator knows 0 to {classes - 1}")
+        check_labels(labels.tolist(), self.model.config)
         return labels
 
     def _counts(self, keep: int | Sequence[int] | torch.Tensor | None, rows: int) -> torch.Tensor:
         """(B,) kept counts; 0 where rand_ar is free to draw one."""
-        known = self.model.config.counts
-        default = 0 if self.kind == "rand_ar" else known[len(known) // 2]
-        counts = torch.as_tensor(default if keep is None else keep, dtype=torch.int64)
-        unseen = [] if keep is None else sorted(set(counts.flatten().tolist()) - set(known))
-        if unseen and self.kind != "raster":
-            nearest = min(known, key=lambda count: abs(count - unseen[0]))
-            raise UsageError(
-                f"the generator was never trained with {unseen[0]} kept tokens; the nearest count is {nearest}"
-            )
-        if counts.dim() and counts.shape != (rows,):
-            raise UsageError(f"{tuple(counts.shape)} kept counts for {rows} labels; give one, or one a label")
-        return counts.expand(rows).to(self.device)
+        asked = None if keep is None else torch.as_tensor(keep, dtype=torch.int64)
+        if asked is not None and asked.dim() > 1:
+            raise UsageError(f"kept counts are {tuple(asked.shape)}; give one, or one a label")
+        counts = kept_counts(None if asked is None else asked.tolist(), rows, self.model.config)
+        return torch.tensor(counts, device=self.device)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from mergevq.generation.guidance import GuidanceSchedule, check_guidance
-from mergevq.generation.sampling import Sampling
+from mergevq.generation.settings import CacheUse as CacheUse
+from mergevq.generation.settings import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +61,3 @@ class Request:
         """Tells how far it is."""
         if self.progress is not None:
             self.progress(done, passes)
-
-
-@dataclass(frozen=True, slots=True)
-class CacheUse:
-    """What a generation took.
-
-    Attributes:
-        slots: tokens that there was memory for at the end, a row.
-        bytes: of keys and values, all layers and rows together.
-        passes: how often the Transformer ran.
-    """
-
-    slots: int
-    bytes: int
-    passes: int

@@ -10,45 +10,12 @@ Legend: R rows, V entries of a vocabulary, P sub-codes of a code, N tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from mergevq.errors import UsageError
+from mergevq.generation.settings import Sampling, row_uniform
+from mergevq.generation.settings import row_seeds as row_seeds
 from mergevq.models.subcodes import Choose
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
-    """How a code is chosen from its logits."""
-
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest code."""
-    top_k: int = 0
-    """Only the k likeliest may be drawn, and those as likely as the k-th; 0 is no limit."""
-    top_p: float = 1.0
-    """Of these, only the likeliest that together reach this probability."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be 0 or more")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k}; it must be 0, for no limit, or more")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}; it must lie in (0, 1]")
-
-
-def row_seeds(seed: int | Sequence[int], rows: int) -> list[int]:
-    """A seed for each row: those given, or `seed`, `seed` + 1, ...
-
-    Raises:
-        UsageError: not one seed a row.
-    """
-    seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else [int(one) for one in seed]
-    if len(seeds) != rows:
-        raise UsageError(f"{len(seeds)} seeds for {rows} labels; give one seed, or one a label")
-    return seeds
 
 
 def row_noise(seeds: Sequence[int], *shape: int) -> torch.Tensor:
@@ -56,8 +23,7 @@ def row_noise(seeds: Sequence[int], *shape: int) -> torch.Tensor:
 
     They are NumPy's: PyTorch's generator on the CPU heeds only 32 bits of a seed.
     """
-    rows = [np.random.default_rng(seed % 2**64).random(shape, dtype=np.float32) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
+    return torch.from_numpy(row_uniform(seeds, *shape))
 
 
 def filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

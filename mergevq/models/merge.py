@@ -5,10 +5,13 @@ Legend: B batch, L positions, T tokens at present, K kept.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from mergevq.config import Schedule
 from mergevq.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:  # the plans are plain numbers, which graphs too are told, where there is no PyTorch
+    import torch
 
 _WEIGHTS = {
     "square": lambda remaining: remaining**2,

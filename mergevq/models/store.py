@@ -7,14 +7,10 @@ records the SHA-256 of the weights, by which a truncated or exchanged file is fo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import pickle
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
-from mergevq.errors import CheckpointError, MergeVQError, OutputError
+from mergevq.errors import CheckpointError, MergeVQError
+from mergevq.files import atomic, sha256, writing
+from mergevq.files import write_atomically as write_atomically
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.presets import preset
+from mergevq.tokens import check_maker
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -253,71 +252,4 @@ def check_fingerprint(tokenizer: Tokenizer, expected: str) -> None:
     Raises:
         CheckpointError: it is another.
     """
-    own = fingerprint(tokenizer)
-    if own != expected:
-        raise CheckpointError(
-            f"the tokens were made by another tokenizer (fingerprint {expected[:12]}, this one has "
-            f"{own[:12]}); give the checkpoint that they were encoded with"
-        )
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def atomic(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary paths in the same folders that become `paths` when the block ends without an error.
-
-    All of them are on the disk before the first is renamed, so that files which belong together change
-    together.
-    """
-    temporaries: list[Path] = []
-    try:
-        for path in paths:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.close(handle)
-            temporaries.append(Path(name))
-        yield temporaries
-        for temporary in temporaries:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-        for temporary, path in zip(temporaries, paths, strict=True):
-            temporary.replace(path)
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextlib.contextmanager
-def writing(where: Path) -> Iterator[None]:
-    """Turns whatever goes wrong while writing into one sentence."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot write {where}: {reason}; what was there before is unchanged") from error
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path, then renames it to `path`.
-
-    Raises:
-        OutputError: it cannot be written; an older file at `path` is unchanged.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as (temporary,):
-            write(temporary)
+    check_maker(fingerprint(tokenizer), expected)

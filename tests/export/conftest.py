@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import mergevq
 from mergevq.export import export_onnx, writing
+from mergevq.generation.pipeline import ImageGenerator
+from mergevq.generator_config import GeneratorKind
 from mergevq.models.tokenizer import Tokenizer
 
 TINY = {
@@ -52,3 +55,31 @@ def copied(exported: Path, tmp_path: Path) -> Callable[[], Path]:
         return Path(shutil.copytree(exported, tmp_path / "copy"))
 
     return copy
+
+
+def small_generator(kind: GeneratorKind, tokenizer: Tokenizer) -> ImageGenerator:
+    """Two layers and two counts, with logits that are not all zero, as those of a new one are."""
+    torch.manual_seed(1)
+    generator = mergevq.create_generator(
+        "nano", kind, tokenizer, depth=2, classes=5, window=4, counts=(20, 22, 32), dropout=0.0
+    )
+    with torch.no_grad():
+        for weight in generator.model.head.outputs.parameters():
+            weight.normal_(std=0.2)
+    if kind == "rand_ar":
+        order = torch.rand(12, 63).argsort(dim=1).argsort(dim=1)
+        others = order < torch.tensor([19, 21]).repeat(6)[:, None]
+        positions = torch.cat([torch.ones(12, 1, dtype=torch.bool), others], dim=1)  # 0 always begins a token
+        generator.model.remember_layouts(positions, torch.arange(12) % 5)
+    return generator
+
+
+@pytest.fixture(scope="session", params=get_args(GeneratorKind))
+def exported_generator(
+    request: pytest.FixtureRequest, tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ImageGenerator, Path]:
+    """A generator of each kind, and the folder of its graphs, not to be changed."""
+    generator = small_generator(request.param, tiny_tokenizer)
+    out = tmp_path_factory.mktemp("generator") / request.param
+    export_onnx(generator, out)
+    return generator, out

@@ -1,0 +1,115 @@
+"""The graphs of a folder, each opened when it is first run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mergevq.errors import CheckpointError, ExportError, UnusableExportError
+from mergevq.export.manifest import (
+    GraphSpec,
+    Manifest,
+    Role,
+    check_files,
+    read_manifest,
+    read_verification,
+)
+from mergevq.export.runtime.providers import check_used, execution_providers, runtime_module
+
+_ERRORS_ONLY = 3
+
+
+class Graphs:
+    """Runs graphs by what they are for.
+
+    Args:
+        folder: of an export; every file is compared with the manifest's hash.
+        provider: a name of `PROVIDERS`.
+        threads: None takes OMP_NUM_THREADS where that is set, else what ONNX Runtime chooses.
+
+    Attributes:
+        manifest: what the folder says of itself.
+        verification: the content of verify.json; None where there is none of this manifest.
+
+    Raises:
+        UnusableExportError: the folder is no export, or a file is missing, truncated or another.
+        UsageError, DeviceUnavailableError: the provider is unknown or cannot be used.
+    """
+
+    def __init__(self, folder: Path, provider: str, threads: int | None):
+        self.providers = execution_providers(provider)
+        self.provider = provider
+        self.folder = folder
+        self.threads = _threads_from_environment() if threads is None else threads
+        try:
+            self.manifest: Manifest = read_manifest(folder)
+            check_files(folder, self.manifest)
+            self.verification = read_verification(folder)
+        except CheckpointError as error:
+            raise UnusableExportError(str(error)) from error
+        self._sessions: dict[str, Any] = {}
+
+    def run(
+        self,
+        role: Role,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        keep: int | None = None,
+        part: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a graph by name.
+
+        Args:
+            role: of the graph.
+            inputs: by name; what the graph does not take is left out.
+            keep: of an encoder made for one kept count.
+            part: of a head.
+
+        Raises:
+            ExportError: ONNX Runtime fails on these inputs.
+            UnusableExportError, DeviceUnavailableError: it cannot open the graph, or not with this provider.
+        """
+        spec = self.manifest.graph(role, keep, part)
+        names = [tensor.name for tensor in spec.outputs]
+        session = self._session(spec)
+        try:
+            found = session.run(names, {tensor.name: inputs[tensor.name] for tensor in spec.inputs})
+        except Exception as error:  # ONNX Runtime's classes share no public base
+            raise ExportError(f"{spec.file} fails on {self.provider}: {_first_line(error)}") from error
+        return dict(zip(names, found, strict=True))
+
+    def _session(self, spec: GraphSpec) -> Any:
+        if spec.file not in self._sessions:
+            self._sessions[spec.file] = self._open(spec.file)
+        return self._sessions[spec.file]
+
+    def _open(self, file: str) -> Any:
+        onnxruntime = runtime_module()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = self.threads
+        # Graphs take turns, a step and its heads say: threads that spin while they wait would slow the others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(self.folder / file), options, providers=self.providers)
+        except Exception as error:
+            raise UnusableExportError(
+                f"{self.folder / file} cannot be opened on {self.provider}: {_first_line(error)}"
+            ) from error
+        check_used(self.provider, session.get_providers(), file)
+        return session
+
+
+def _threads_from_environment() -> int:
+    """OMP_NUM_THREADS, or 0, with which ONNX Runtime chooses."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

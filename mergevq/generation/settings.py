@@ -1,0 +1,125 @@
+"""What may be asked of a generator, the numbers that its draws come from, what it took. Needs no PyTorch.
+
+Every row brings its own uniform numbers, NumPy's, so that a seed gives the same image in whatever batch it stands, on
+whatever device, and from exported graphs too.
+
+Legend: R rows, L positions, K kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mergevq.errors import UsageError
+from mergevq.generation.guidance import GuidanceSchedule
+from mergevq.generator_config import GeneratorConfig, GeneratorKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a code is chosen from its logits."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest code."""
+    top_k: int = 0
+    """Only the k likeliest may be drawn, and those as likely as the k-th; 0 is no limit."""
+    top_p: float = 1.0
+    """Of these, only the likeliest that together reach this probability."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise UsageError(f"temperature is {self.temperature}; it must be 0 or more")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k}; it must be 0, for no limit, or more")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What a generation took.
+
+    Attributes:
+        slots: tokens that there was memory for at the end, a row.
+        bytes: of keys and values, all layers and rows together.
+        passes: how often the Transformer ran.
+    """
+
+    slots: int
+    bytes: int
+    passes: int
+
+
+def row_seeds(seed: int | Sequence[int], rows: int) -> list[int]:
+    """A seed for each row: those given, or `seed`, `seed` + 1, ...
+
+    Raises:
+        UsageError: not one seed a row.
+    """
+    seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else [int(one) for one in seed]
+    if len(seeds) != rows:
+        raise UsageError(f"{len(seeds)} seeds for {rows} labels; give one seed, or one a label")
+    return seeds
+
+
+def row_uniform(seeds: Sequence[int], *shape: int) -> np.ndarray:
+    """(R, *shape) float32 uniform numbers in [0, 1), each row from its own seed, of which 64 bits count."""
+    rows = [np.random.default_rng(seed % 2**64).random(shape, dtype=np.float32) for seed in seeds]
+    return np.stack(rows)
+
+
+def layout_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds of another stream than that of the codes, for drawing rand_ar's sets of positions."""
+    return [seed + _LAYOUTS for seed in seeds]
+
+
+def schedule_of(kind: GeneratorKind, asked: GuidanceSchedule | None) -> GuidanceSchedule:
+    """The guidance schedule that was asked for, or the kind's own."""
+    return asked or ("linear" if kind == "rand_ar" else "constant")
+
+
+def check_labels(labels: Sequence[int], config: GeneratorConfig) -> None:
+    """Raises UsageError for a class that the generator does not know."""
+    for label in labels:
+        if not 0 <= label < config.classes:
+            raise UsageError(f"there is no class {label}; the generator knows 0 to {config.classes - 1}")
+
+
+def kept_counts(keep: int | Sequence[int] | None, rows: int, config: GeneratorConfig) -> list[int]:
+    """A kept count for each row; 0 where rand_ar is free to draw one.
+
+    Args:
+        keep: for all, or one a row; None leaves it to the kind.
+        rows: R.
+        config: of the generator.
+
+    Raises:
+        UsageError: a count that it was not trained with, or not one a row.
+    """
+    known = config.counts
+    if keep is None:
+        return [0 if config.kind == "rand_ar" else known[len(known) // 2]] * rows
+    counts = [keep] * rows if isinstance(keep, int) else list(keep)
+    unseen = sorted(set(counts) - set(known))
+    if unseen and config.kind != "raster":
+        nearest = min(known, key=lambda count: abs(count - unseen[0]))
+        raise UsageError(
+            f"the generator was never trained with {unseen[0]} kept tokens; the nearest count is {nearest}"
+        )
+    if len(counts) != rows:
+        raise UsageError(f"{len(counts)} kept counts for {rows} labels; give one, or one a label")
+    return counts
+
+
+def check_steps(steps: int | None, config: GeneratorConfig) -> None:
+    """Raises UsageError where steps are given to a kind that takes one a token."""
+    if steps is not None and config.kind != "rand_ar":
+        raise UsageError(
+            f"steps is {steps}; only rand_ar decodes several tokens a step, {config.kind} takes {config.length}"
+        )
+
+
+_LAYOUTS = 0x5EED << 32

@@ -1,0 +1,217 @@
+"""Exported tokenizers at work: what the model gives, and one sentence for whatever they cannot take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import mergevq
+from mergevq.errors import DeviceUnavailableError, ExportError, MergeVQError, UnusableExportError, UsageError
+from mergevq.export import export_onnx, read_manifest
+from mergevq.export.manifest import MANIFEST, VERIFICATION, entry, to_json
+from mergevq.export.runtime.folder import open_folder
+from mergevq.export.runtime.providers import check_used
+from mergevq.tokens import TokenArrays
+
+
+@pytest.fixture(scope="module")
+def runtime(exported):
+    return mergevq.load(exported, runtime="onnx", threads=1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
+
+
+def test_arrays_and_values_are_the_models(runtime, tiny_tokenizer, images):
+    for keep in (None, 17, 32):
+        found = runtime.encode(images, keep)
+        with torch.no_grad():
+            wanted = tiny_tokenizer.encode(torch.from_numpy(images), keep)
+            painted = tiny_tokenizer.decode(wanted).numpy()
+            recovered = tiny_tokenizer.decode(wanted.indices).numpy()
+            starts = torch.from_numpy(np.sort(np.random.default_rng(1).permuted(
+                np.tile(np.arange(1, 64), (3, 1)), axis=1)[:, : found.keep - 1], axis=1))  # fmt: skip
+            starts = torch.cat([torch.zeros(3, 1, dtype=torch.int64), starts], dim=1)
+            placed = tiny_tokenizer.recover_source(wanted.indices, starts=starts).numpy()
+        for name in ("indices", "source", "sizes"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name).numpy()), name
+        assert (found.keep, len(found), found.grid) == (wanted.keep, 3, wanted.grid)
+        assert np.abs(runtime.decode(found) - painted).max() < 1e-5
+        assert np.abs(runtime.decode(found.indices) - recovered).max() < 1e-5
+        assert np.array_equal(runtime.recover_source(found.indices, starts=starts.numpy()), placed)
+    assert found[1:3].indices.shape == (2, 32)
+    assert runtime.keeps == [17, 32] and runtime.provider == "cpu"
+
+
+def test_an_encoder_for_any_count(tiny_tokenizer, tmp_path, images):
+    export_onnx(tiny_tokenizer, tmp_path / "out", dynamic_keep=True)
+    runtime = mergevq.load(tmp_path / "out", runtime="onnx", threads=1)
+    for keep in (None, 16, 31, 63, 64):
+        with torch.no_grad():
+            wanted = tiny_tokenizer.encode(torch.from_numpy(images), keep)
+        assert np.array_equal(runtime.encode(images, keep).source, wanted.source.numpy())
+    with pytest.raises(UsageError, match="nearest count that can be reached is 16"):
+        runtime.encode(images, 3)
+
+
+def tokens_of(indices, source):
+    return TokenArrays(indices, source, np.ones_like(indices), (8, 8))
+
+
+CODES, SOURCE = np.zeros((2, 4), dtype=np.int64), np.zeros((2, 64), dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda it, images: it.encode(images[0]), r"images are \(3, 32, 32\); these graphs take \(B, 3, 32"),
+        (lambda it, images: it.encode(images[:0]), "at least one image"),
+        (lambda it, images: it.encode(images[:, :, :28]), r"images are \(3, 3, 28, 32\)"),
+        (lambda it, images: it.encode((images * 0).astype(np.uint8)), r"images are uint8; .* / 127\.5 - 1"),
+        (lambda it, images: it.encode(images.astype(np.float64)), "images are float64"),
+        (lambda it, images: it.encode(images.tolist()), "images are of type list; a NumPy array is wanted"),
+        (lambda it, images: it.encode(images, 20), "no encoder for 20 kept tokens; there is one for 17, 32"),
+        (lambda it, _: it.decode(CODES + 256), r"indices hold 256; they must lie in \[0, 256\)"),
+        (lambda it, _: it.decode(CODES - 1), "indices hold -1"),
+        (lambda it, _: it.decode(CODES[0]), r"indices are \(4,\)"),
+        (lambda it, _: it.decode(np.zeros((1, 65), dtype=int)), "1 <= K <= 64"),
+        (lambda it, _: it.decode(CODES * 1.0), "indices are float64; integers are wanted"),
+        (lambda it, _: it.decode(CODES, (4, 4)), "on a grid of 4 x 4; these graphs were made for 8 x 8"),
+        (lambda it, _: it.decode(tokens_of(CODES, SOURCE + 4)), r"source hold 4; they must lie in \[0, 4\)"),
+        (lambda it, _: it.decode(tokens_of(CODES, SOURCE - 2)), "source hold -2"),
+        (lambda it, _: it.decode(tokens_of(CODES, SOURCE * 1.0)), "source are float64"),
+        (lambda it, _: it.recover_source(CODES, starts=CODES), "starts do not ascend from 0"),
+        (lambda it, _: it.recover_source(CODES, starts=CODES[:1]), r"starts are \(1, 4\)"),
+    ],
+)
+def test_what_graphs_cannot_take_is_one_sentence(runtime, images, call, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        call(runtime, images)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"provider": "cuad"}, UsageError, "unknown provider 'cuad'; did you mean 'cuda'"),
+        ({"provider": "cann"}, DeviceUnavailableError, "provider cann is not in .* available: .*cpu"),
+        ({"threads": 0}, UsageError, "threads is 0"),
+    ],
+)
+def test_providers_and_threads_are_refused(exported, settings, error, said):
+    with pytest.raises(error, match=said) as caught:
+        mergevq.load(exported, runtime="onnx", **settings)
+    assert caught.value.exit_code == 2
+
+
+def test_a_provider_that_cannot_start_is_never_replaced(exported, monkeypatch, images):
+    """ONNX Runtime that has CUDA, and no driver: it warns, and computes on the CPU."""
+    known = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
+    opened = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers: opened(path, options, providers=providers[-1:]),
+    )
+    runtime = open_folder(exported, "cuda", threads=1)
+    with pytest.raises(DeviceUnavailableError, match=r"cuda could not be started for encoder_k32\.onnx"):
+        runtime.encode(images)
+    check_used("cuda", known, "any")
+
+
+def test_without_onnxruntime_the_error_says_what_to_install(exported, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(DeviceUnavailableError, match="pip install onnxruntime"):
+        mergevq.load(exported, runtime="onnx")
+
+
+def test_run_times_are_named(exported, tmp_path):
+    with pytest.raises(UsageError, match="unknown run time 'onxx'; did you mean 'onnx'"):
+        mergevq.load(exported, runtime="onxx")
+    with pytest.raises(UsageError, match="load it with runtime='onnx'"):
+        mergevq.load(exported)
+    with pytest.raises(UsageError, match="settings of ONNX Runtime"):
+        mergevq.load(exported, provider="cpu")
+    with pytest.raises(UnusableExportError, match="is not an exported model"):
+        mergevq.load(tmp_path, runtime="onnx")
+
+
+def truncated(folder):
+    path = folder / "decoder.onnx.data"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def swapped(folder):
+    (folder / "encoder_k32.onnx").write_bytes((folder / "encoder_k17.onnx").read_bytes())
+
+
+def tampered(folder):
+    path = folder / MANIFEST
+    path.write_text(path.read_text().replace('"keep": 17', '"keep": 18', 1))
+
+
+def cut_off(folder):
+    path = folder / MANIFEST
+    path.write_text(path.read_text()[:-40])
+
+
+def missing(folder):
+    (folder / "recovery.onnx").unlink()
+
+
+def unreadable_verdict(folder):
+    (folder / VERIFICATION).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (truncated, r"decoder\.onnx\.data has \d+ bytes and should have"),
+        (swapped, r"encoder_k32\.onnx"),
+        (tampered, r"manifest\.json was changed"),
+        (cut_off, r"manifest\.json cannot be read"),
+        (missing, r"recovery\.onnx is missing"),
+        (unreadable_verdict, r"verify\.json cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused_when_it_is_loaded(copied, damage, said):
+    folder = copied()
+    damage(folder)
+    with pytest.raises(UnusableExportError, match=said) as caught:
+        mergevq.load(folder, runtime="onnx")
+    assert caught.value.exit_code == 2
+
+
+def record(folder, file):
+    """Makes the manifest say that a file should be as it is."""
+    manifest = read_manifest(folder)
+    files = {**manifest.files, file: entry(folder / file)}
+    (folder / MANIFEST).write_text(json.dumps(to_json(replace(manifest, files=files))))
+
+
+def test_graphs_that_onnxruntime_refuses_are_one_sentence(copied, images, caplog):
+    folder = copied()
+    (folder / "encoder_k32.onnx").write_bytes(b"no graph at all")
+    record(folder, "encoder_k32.onnx")
+    model = onnx.load(str(folder / "recovery.onnx"), load_external_data=False)
+    model.graph.input[0].name = "codes"
+    for node in model.graph.node:
+        node.input[:] = ["codes" if name == "indices" else name for name in node.input]
+    onnx.save(model, str(folder / "recovery.onnx"))
+    record(folder, "recovery.onnx")
+    runtime = mergevq.load(folder, runtime="onnx", threads=1)
+    assert "was not verified" in caplog.text  # the verdict is about another manifest
+    with pytest.raises(UnusableExportError, match=r"encoder_k32\.onnx cannot be opened on cpu: "):
+        runtime.encode(images)
+    with pytest.raises(ExportError, match=r"recovery\.onnx fails on cpu: ") as caught:
+        runtime.decode(CODES)
+    assert isinstance(caught.value, MergeVQError) and "\n" not in str(caught.value)
