@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import get_args
 
 import pytest
 import torch
+from filelock import FileLock
 
 import mergevq
 from mergevq.export import export_onnx, writing
@@ -30,6 +32,16 @@ TINY = {
 """Overrides of tiny-32: 32 px, 64 positions, 32 kept, 16 the fewest."""
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of a run makes, which takes half a minute, and all use; not to be changed."""
+    root = factory.getbasetemp()
+    out = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            make(out)
+    return out
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:
     """64 positions, codes of 8 bits, random weights."""
@@ -40,11 +52,9 @@ def tiny_tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def exported(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoders of an odd and an even number of merges, decoder and recovery; only recovery holds its own weights."""
-    out = tmp_path_factory.mktemp("export") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "INLINE_BYTES", 80_000)
-        export_onnx(tiny_tokenizer, out, keep=[32, 17])
-    return out
+        return once(tmp_path_factory, "tiny", lambda out: export_onnx(tiny_tokenizer, out, keep=[32, 17]))
 
 
 @pytest.fixture
@@ -80,6 +90,4 @@ def exported_generator(
 ) -> tuple[ImageGenerator, Path]:
     """A generator of each kind, and the folder of its graphs, not to be changed."""
     generator = small_generator(request.param, tiny_tokenizer)
-    out = tmp_path_factory.mktemp("generator") / request.param
-    export_onnx(generator, out)
-    return generator, out
+    return generator, once(tmp_path_factory, request.param, lambda out: export_onnx(generator, out))
