@@ -48,17 +48,31 @@ def record(request, token_home, tmp_path_factory):
     return recorder
 
 
-def test_no_operator_computes_on_the_host(record, run_python, tmp_path):
-    calls = {number: call for number, (call, _) in enumerate(record.calls.values())}
-    places = [place for _, place in record.calls.values()]
-    torch.save(calls, tmp_path / "calls.pt")
+def computed_on_the_host(recorder, run_python, folder):
+    """What each recorded call that did was, and where it was made."""
+    calls = {number: call for number, (call, _) in enumerate(recorder.calls.values())}
+    places = [place for _, place in recorder.calls.values()]
+    torch.save(calls, folder / "calls.pt")
     genuine = {"EMU_NPU_KERNELS": "0", "LD_LIBRARY_PATH": f"{REFUSING_KERNELS}:{LIBRARIES}"}
-    done = run_python(REPLAY, tmp_path / "calls.pt", check=False, **genuine)
+    done = run_python(REPLAY, folder / "calls.pt", check=False, **genuine)
     assert done.returncode == 0, done.stderr[-2000:]
     reports = [line.removeprefix(FOUND) for line in done.stdout.splitlines() if line.startswith(FOUND)]
     lines = (line.partition(": ") for line in reports)
-    found = [f"{places[int(number)]}: {calls[int(number)]} {outcome}" for number, _, outcome in lines]
+    return [f"{places[int(number)]}: {calls[int(number)]} {outcome}" for number, _, outcome in lines]
+
+
+def test_no_operator_computes_on_the_host(record, run_python, tmp_path):
+    found = computed_on_the_host(record, run_python, tmp_path)
     assert not found, "\n".join(found)
+
+
+def test_one_that_does_is_found(run_python, tmp_path):
+    x, index = torch.zeros(2, 4, device="npu"), torch.zeros(2, 4, dtype=torch.int64, device="npu")
+    with Recorder() as recorder:
+        x.scatter_reduce(1, index, x, "amax")
+        x.cos()
+    found = computed_on_the_host(recorder, run_python, tmp_path)
+    assert len(found) == 1 and "scatter_reduce" in found[0]
 
 
 def has_kernel(operator):
