@@ -17,11 +17,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from mergevq.errors import DeviceUnavailableError, UsageError, unknown_name
+
+Module = TypeVar("Module", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,18 @@ class Device:
     def channels_last(self) -> bool:
         """Whether convolutions are faster with the channels innermost."""
         return True
+
+    def for_few_rows(self, module: Module, rows: int) -> Module:
+        """What computes as a module does in inference, faster where a pass has so many rows.
+
+        Args:
+            module: on this device; it is not changed, but must not change as long as the result is in use.
+            rows: vectors that go through it at a time.
+
+        Returns:
+            The module itself, or something that shares its parameters and takes memory of its own.
+        """
+        return module
 
     def synchronize(self) -> None:
         """Waits until everything queued on the device is done."""

@@ -33,6 +33,7 @@ from mergevq.generation.request import Request
 from mergevq.generation.sequential import generate_raster
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
 from mergevq.models.generator import Generator
+from mergevq.models.subcodes import SubcodeHead
 from mergevq.presets import preset
 
 SIZE = "B" if FULL else "nano"
@@ -58,23 +59,23 @@ def make(config: GeneratorConfig, device: Device, dtype: torch.dtype) -> Generat
     return model
 
 
-def repeat_codes(model: Generator, distinct: int, arrival: Arrival) -> None:
-    """Makes the model say `distinct` different codes in the course of L tokens, and begin anew after those."""
+def repeat_codes(patch: pytest.MonkeyPatch, model: Generator, distinct: int, arrival: Arrival) -> None:
+    """Makes models like it say `distinct` different codes in the course of L tokens, and begin anew after those."""
     length = model.config.length
     order = torch.randperm(2**model.config.bits, generator=torch.Generator().manual_seed(1))
     said = order[:distinct].to(model.device)
     numbers = itertools.cycle(range(length))
-    sample = model.head.sample
+    sample = SubcodeHead.sample
 
-    def repeating(*given: Any) -> torch.Tensor:
-        drawn, number = sample(*given), next(numbers)
+    def repeating(head: SubcodeHead, *given: Any) -> torch.Tensor:
+        drawn, number = sample(head, *given), next(numbers)
         if arrival == "early":
             return said[drawn % distinct]
         newest = number * distinct // length
         is_new = number == 0 or newest > (number - 1) * distinct // length
         return said[torch.full_like(drawn, newest) if is_new else drawn % (newest + 1)]
 
-    model.head.sample = repeating  # type: ignore[assignment]  # on purpose
+    patch.setattr(SubcodeHead, "sample", repeating)
 
 
 def request(config: GeneratorConfig, batch: int, keep: int, device: Device) -> Request:
@@ -145,6 +146,7 @@ def test_raster_order(
     threads: int,
     device: Device,
     visible: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = generator(kind, LONG)
     keep = config.counts[0]
@@ -156,7 +158,7 @@ def test_raster_order(
         images=batch,
     )
     model = make(config, device, DTYPES[dtype])
-    repeat_codes(model, keep, arrival)
+    repeat_codes(monkeypatch, model, keep, arrival)
     asked = request(config, batch, keep, device)
     measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
 

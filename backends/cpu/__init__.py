@@ -9,8 +9,10 @@ import torch
 
 import mergevq.backends.cpu.convolution
 import mergevq.backends.cpu.merging
-import mergevq.backends.cpu.preactivation  # noqa: F401  (registers the operators)
-from mergevq.backends.device import Device, Probe
+import mergevq.backends.cpu.preactivation
+import mergevq.backends.cpu.transformer  # noqa: F401  (registers the operators)
+from mergevq.backends.cpu import few_rows
+from mergevq.backends.device import Device, Module, Probe
 
 
 class CpuDevice(Device):
@@ -36,6 +38,11 @@ class CpuDevice(Device):
         # tiny-32 trained 7 % faster in float32 with the channels outermost (CPU time of one thread, busy machine);
         # the paper's presets have not been compared on an idle one.
         return False
+
+    def for_few_rows(self, module: Module, rows: int) -> Module:
+        if torch.is_autocast_enabled("cpu") or not few_rows.pays(module, rows):
+            return module
+        return few_rows.reordered(module, rows)  # type: ignore[return-value]  # the same class, unless it is a lone layer
 
     def synchronize(self) -> None:
         """Nothing is queued on a CPU."""

@@ -10,8 +10,11 @@ Legend: B rows, K tokens of each row, n tokens of a pass, T length of what a pas
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from mergevq.backends import devices
 from mergevq.generation.cache import KVCache
 from mergevq.generation.guidance import guidance_at
 from mergevq.generation.parallel_schedule import parallel_schedule
@@ -43,6 +46,10 @@ def generate_at(
     keep, parts = positions.shape[1], len(model.config.split)
     noise = row_noise(request.seeds, keep, parts + 1).to(model.device)
     order = noise[:, :, parts].argsort(dim=1, stable=True)  # (B, K)
+    usual = len(request.rows(model.config.classes)[0]) * math.ceil(
+        3 * keep / steps
+    )  # a pass reads pairs, and asks
+    model = devices()[model.device.type].for_few_rows(model, usual)
     decoding = _Decoding(model, request, positions.gather(1, order))
     for number, count in enumerate(schedule):
         scale = guidance_at(request.guidance, request.guidance_schedule, decoding.done / keep)

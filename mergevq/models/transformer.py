@@ -105,9 +105,15 @@ class RotaryAttention(nn.Module):
         cache: LayerCache | None,
     ) -> torch.Tensor:
         """(B, T, D) to (B, T, D); the arguments are those of `Transformer`."""
-        query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        both, value = (
+            self.qkv(x)
+            .unflatten(2, (3 * self.heads, -1))
+            .transpose(1, 2)  # (B, 3 M, T, E)
+            .split([2 * self.heads, self.heads], dim=1)
+        )
         if rotation is not None:
-            query, key = rope(query, *rotation), rope(key, *rotation)
+            both = rope(both, *rotation)
+        query, key = both.chunk(2, dim=1)
         if cache is None and mask is None:
             attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         else:

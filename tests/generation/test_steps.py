@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergevq.backends.cpu import few_rows
 from mergevq.generation import sequential
 from mergevq.generation.cache import WindowedSlots
 from mergevq.generation.parallel import generate_at, parallel_schedule
@@ -109,6 +111,33 @@ def test_static_shapes_are_few_and_change_nothing(
     found, _ = generate_raster(model, replace(request, static_shapes=True))
     assert torch.equal(found, expected)
     assert 2 <= len(traced) <= 4  # the prefix, and multiples of 6 up to 17 slots
+
+
+@pytest.mark.parametrize("kind", ["raster", "merge_ar", "rand_ar"])
+def test_weights_in_another_order_change_nothing_and_do_not_stay(
+    kind: GeneratorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU passes of a few rows have weights of their own; what they hold is let go with the codes."""
+    model = make(kind)
+    labels = torch.tensor([0, 3, 1])
+    request = Request(labels=labels, keep=torch.full((3,), 9), seeds=[0, 1, 2], sampling=GREEDY)
+    positions = torch.arange(0, 9).expand(3, -1)
+    reordered, made = few_rows.reordered, []
+
+    def noted(module: torch.nn.Module, rows: int) -> torch.nn.Module:
+        made.append(weakref.ref(twin := reordered(module, rows)))
+        return twin
+
+    def codes() -> torch.Tensor:
+        if kind == "rand_ar":
+            return generate_at(model, request, positions, 3)[0]
+        return generate_raster(model, request)[0]
+
+    monkeypatch.setattr(few_rows, "reordered", noted)
+    found = codes()
+    assert made and all(twin() is None for twin in made)
+    monkeypatch.setattr(few_rows, "pays", lambda *_: False)
+    assert torch.equal(found, codes())
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 8))
