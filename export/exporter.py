@@ -19,6 +19,7 @@ import mergevq
 from mergevq.backends import reference_only
 from mergevq.errors import OutputError, UsageError
 from mergevq.export.generator_graphs import generator_plans
+from mergevq.export.int8 import QUANTISED, quantise
 from mergevq.export.layout_file import write_layouts
 from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, to_json
 from mergevq.export.report import VerifyReport
@@ -61,7 +62,8 @@ def export_onnx(
         out: the folder; an earlier export there is replaced once this one has passed.
         keep: kept counts, one encoder each; by default the preset's.
         dynamic_keep: one encoder for any kept count instead, which is larger and may be slower.
-        precision: of the computation inside; "fp16" is float16 autocast.
+        precision: of the computation inside; "fp16" is float16 autocast, "int8" a generator's matrix products in
+            integers (weights rounded once, what they multiply in every pass).
 
     Raises:
         ExportError: a graph cannot be made, or does not do what the model does; nothing is left behind.
@@ -73,6 +75,8 @@ def export_onnx(
     out = Path(out)
     check_packages()
     model = loaded(model)
+    if precision == "int8" and isinstance(model, Tokenizer):
+        raise UsageError("int8 is for generators; it would turn the merging decisions of a tokenizer over")
     plans = _plans(model, keep, dynamic_keep)
     with evaluating(model), _folder_to_be(out) as folder:
         manifest = _write(model, plans, precision, folder)
@@ -122,6 +126,8 @@ def _write(
         with reference_only():
             graph = traced(plan, manifest.axes, precision)
         write_graph(graph, plan.spec, folder, {**notes, "role": plan.spec.role})
+        if precision == "int8" and plan.spec.role in QUANTISED:
+            quantise(folder / plan.spec.file)
     if isinstance(model, ImageGenerator) and model.kind == "rand_ar":
         positions, labels = model.model.layout_positions, model.model.layout_labels
         write_layouts(folder, positions.cpu().numpy(), labels.cpu().numpy())

@@ -33,7 +33,7 @@ _CODES = 5
 def generator_checks(manifest: Manifest, model: Generator, sessions: Sessions) -> Iterator[Check]:
     """Roll-outs of 1, 3 and 8 images."""
     limits = LIMITS[manifest.precision]
-    contexts, logits, agreement = {}, {}, {}
+    contexts, logits, lost, agreement = {}, {}, {}, {}
     for kinds in BATCHES:
         sample = f"roll-out of seed {len(kinds)} (batch {len(kinds)})"
         rollout = _Rollout(manifest, model, sessions, len(kinds))
@@ -45,9 +45,11 @@ def generator_checks(manifest: Manifest, model: Generator, sessions: Sessions) -
         )
         found = rollout.logits(rollout.contexts, rollout.codes)
         logits[sample] = max(map(relative_difference, found, wanted))
-        agreement[sample] = _agreement(rollout, wanted, limits.logit)
-    yield at_most("step.onnx", "greatest difference of an output", contexts, limits.logit)
-    yield at_most("head_0.onnx", "greatest difference of a logit of any sub-code", logits, limits.logit)
+        lost[sample] = sum(map(_divergence, found, wanted))
+        agreement[sample] = _agreement(rollout, wanted, limits.tie)
+    yield at_most("step.onnx", "greatest difference of an output", contexts, limits.step)
+    yield at_most("head_0.onnx", "greatest difference of a logit of any sub-code", logits, limits.step)
+    yield at_most("all", "likelihood lost, nats a token", lost, limits.divergence)
     yield at_least("all", "tokens on which graphs and model agree", agreement, limits.rollout)
 
 
@@ -189,6 +191,12 @@ def _compacted(past: list[np.ndarray], mask: np.ndarray) -> tuple[list[np.ndarra
     kept = [np.take_along_axis(each, order[:, None, :, None], axis=2) for each in past]
     hidden = np.take_along_axis(mask[:, :, :before], order[:, None], axis=2)
     return kept, np.concatenate([hidden, mask[:, :, before:]], axis=2)
+
+
+def _divergence(found: np.ndarray, wanted: np.ndarray) -> float:
+    """From (B, N, 2^bits) logits to the mean Kullback-Leibler divergence of the first from the second, in nats."""
+    graphs, model = (torch.from_numpy(each).double().log_softmax(dim=-1) for each in (found, wanted))
+    return float((model.exp() * (model - graphs)).sum(dim=-1).mean())
 
 
 def _agreement(rollout: _Rollout, wanted: list[np.ndarray], tie: float) -> float:

@@ -28,9 +28,16 @@ class Limits:
     pixel: float
     """Greatest difference of a pixel decoded from the same tokens, in [-1, 1]."""
     logit: float
-    """Greatest difference of a logit, in units of the logits' root mean square, at least 1."""
+    """Greatest difference of a logit of source recovery, in units of the logits' root mean square, at least 1."""
+    step: float
+    """The same of a generator's outputs and logits."""
+    divergence: float
+    """Nats a token: divergence (Kullback-Leibler) of the graphs' distribution from the model's, mean over tokens, which
+    is the likelihood that its tokens lose."""
+    tie: float
+    """Choices whose logits differ by less than twice this, in the same units, are equally good."""
     rollout: float
-    """Share of tokens at which graph and model choose the same, at least; ties within `logit` are no difference."""
+    """Share of tokens at which graph and model choose the same, at least, but for ties."""
 
 
 # A grey level is 7.8e-3.
@@ -38,7 +45,18 @@ class Limits:
 # no bit beyond the margin; PSNR 100 dB (equal) and 84.7 dB (flat 80.5); pixel 1.3e-6 and 8.2e-4; logit of recovery
 # 2.0e-6 and 1.1e-3. On trained generators of size nano: logit 3.8e-6 and 1.0e-2, every token the same. On a G+R of
 # random weights, whose decoder is steeper: pixel 4.4e-5, PSNR 100 dB, flat 78 dB (one of them 33).
+# int8, generators alone: logit 0.16, divergence 9.8e-4 of an entropy of 8.6 (fp16 8.8e-7, fp32 1e-12), every token the same.
 LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4, rollout=1.0),
-    "fp16": Limits(partition=0.95, margin=3e-2, psnr=50.0, flat=30.0, pixel=1e-2, logit=5e-2, rollout=1.0),
-}
+    "fp32": Limits(
+        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4,
+        step=1e-4, divergence=1e-6, tie=1e-4, rollout=1.0,
+    ),
+    "fp16": Limits(
+        partition=0.95, margin=3e-2, psnr=50.0, flat=30.0, pixel=1e-2, logit=5e-2,
+        step=5e-2, divergence=1e-3, tie=5e-2, rollout=1.0,
+    ),
+    "int8": Limits(  # of decoder and recovery, which stay in float32, those of fp32
+        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4,
+        step=0.5, divergence=2e-2, tie=5e-2, rollout=0.9,
+    ),
+}  # fmt: skip

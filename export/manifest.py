@@ -25,7 +25,7 @@ VERIFICATION = "verify.json"
 FORMAT = "mergevq-onnx"
 SCHEMA = 1
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 Role = Literal["encoder", "decoder", "recovery", "prefill", "step", "head"]
 Axes = Mapping[str, tuple[int, int | None]]
 

@@ -66,7 +66,7 @@ def traced(plan: Plan, axes: Axes, precision: Precision) -> Any:
     Args:
         plan: the module in evaluation mode, on the CPU.
         axes: the range of each axis with a name.
-        precision: fp32 or fp16.
+        precision: of the computation; what is to become int8 is traced in float32.
 
     Raises:
         ExportError: PyTorch cannot trace or translate it.

@@ -43,9 +43,9 @@ def register(kinds: Any) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="inside the graphs; what goes in and out is float32 either way [%(default)s]",
+        help="inside the graphs, int8 for generators alone; what goes in and out is float32 in any [%(default)s]",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
