@@ -45,7 +45,7 @@ class Limits:
 # no bit beyond the margin; PSNR 100 dB (equal) and 84.7 dB (flat 80.5); pixel 1.3e-6 and 8.2e-4; logit of recovery
 # 2.0e-6 and 1.1e-3. On trained generators of size nano: logit 3.8e-6 and 1.0e-2, every token the same. On a G+R of
 # random weights, whose decoder is steeper: pixel 4.4e-5, PSNR 100 dB, flat 78 dB (one of them 33).
-# int8, generators alone: logit 0.16, divergence 9.8e-4 of an entropy of 8.6 (fp16 8.8e-7, fp32 1e-12), every token the same.
+# int8, generators: logit 0.16, divergence 9.0e-4 of an entropy of 8.4 (fp16 8.8e-7, fp32 1e-12), tokens all equal.
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(
         partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4,

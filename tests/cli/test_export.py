@@ -86,7 +86,8 @@ def test_tampering_is_one_sentence(mergevq_main, tiny, folder, tmp_path):
     [
         (["--keep", "3"], 2, "nearest count that can be reached is 16"),
         (["--keep", "32", "--dynamic-keep"], 2, "not allowed with argument"),
-        (["--precision", "int8"], 2, "invalid choice"),
+        (["--precision", "int4"], 2, "invalid choice"),
+        (["--precision", "int8"], 2, "int8 is for generators"),
     ],
 )
 def test_impossible_requests(mergevq_main, tiny, tmp_path, arguments, code, message):
