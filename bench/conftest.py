@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,29 @@ import torch
 
 from mergevq.backends import Device, select
 from mergevq.bench.recording import environment, percentiles
+from mergevq.bench.runtimes import Where
 
 
 @pytest.fixture(scope="session")
 def device() -> Device:
     """What the timings run on."""
     return select()
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where exported graphs are kept: one folder for all processes of a run, or one that outlives it."""
+    kept = os.environ.get("MERGEVQ_BENCH_EXPORTS")
+    if kept:
+        return Path(kept)
+    root = tmp_path_factory.getbasetemp()
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "bench-exports"
+
+
+@pytest.fixture
+def where(device: Device, threads: int, exports: Path) -> Where:
+    """What the run times of a case share; `threads` is one unless the suite says otherwise."""
+    return Where(device, threads, exports)
 
 
 @pytest.fixture
