@@ -119,8 +119,10 @@ def time_tokenizer(benchmark: BenchmarkFixture, case: Case, where: Where) -> Any
 
 def open_or_skip(benchmark: BenchmarkFixture, case: Case, open_it: Callable[[], Opened]) -> Opened:
     """A model in its run time; or the test is skipped, with the reason."""
-    if case.runtime == "compile" and benchmark.disabled:
+    if benchmark.disabled and case.runtime == "compile":
         pytest.skip("torch.compile takes half a minute, which only those who want timings wait for")
+    if benchmark.disabled and case.task in ("step", "images") and case.runtime in ("onnx", "tensorrt"):
+        pytest.skip("exporting a generator takes half a minute, which only those who want timings wait for")
     try:
         return open_it()
     except Unavailable as reason:

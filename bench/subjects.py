@@ -56,6 +56,12 @@ def kinds() -> list[GeneratorKind]:
     return ["raster", "merge_ar"] if FULL else ["merge_ar"]
 
 
+def positions() -> int:
+    """L of the generators to time."""
+    config = tokenizer("").config if CHECKPOINT else preset("G+R" if FULL else "tiny-32")
+    return config.length
+
+
 def tokenizer(name: str) -> Tokenizer:
     """A tokenizer of `subjects`, on the CPU."""
     if not CHECKPOINT:
