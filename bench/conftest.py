@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,26 @@ import torch
 from mergevq.backends import Device, select
 from mergevq.bench.recording import environment, percentiles
 from mergevq.bench.runtimes import Where
+
+
+_SKIPPED = pytest.StashKey[dict[str, str]]()
+_LOAD = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes room for the reasons of what is skipped."""
+    config.stash[_SKIPPED] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers why a case was skipped."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        item.config.stash[_SKIPPED][item.nodeid.rpartition("/")[2]] = report.longrepr[2].removeprefix("Skipped: ")
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +69,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Adds what timings depend on, and leaves out the name of the host."""
     machine_info.pop("node", None)
-    machine_info["mergevq"] = environment(select())
+    machine_info["mergevq"] = environment(select()) | {"load_average_before": _LOAD}
 
 
 def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: Sequence[Any], output_json: dict[str, Any]
 ) -> None:
-    """Adds the percentiles that pytest-benchmark does not have."""
+    """Adds the percentiles that pytest-benchmark does not have, and what was skipped, with the reasons."""
+    output_json["skipped"] = config.stash[_SKIPPED]
     seconds = {case.fullname: case.stats.data for case in benchmarks if not case.has_error}
     for case in output_json["benchmarks"]:
         case["stats"]["percentiles"] = percentiles(seconds[case["fullname"]])

@@ -15,13 +15,13 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import mergevq
+from mergevq.bench.verified import check_verified
 from mergevq.config import to_dict
-from mergevq.errors import ExportError, UsageError
+from mergevq.errors import UsageError
 from mergevq.export.exporter import export_onnx
-from mergevq.export.manifest import Precision, read_manifest, read_verification
+from mergevq.export.manifest import Precision, read_manifest
 from mergevq.export.verification import tokenizer_of
 from mergevq.files import sha256
 from mergevq.generation.pipeline import ImageGenerator
@@ -47,8 +47,9 @@ def export_of(
         root: where exports are kept.
 
     Raises:
-        ExportError: the graphs do not do what the model does, or were not verified.
-        UsageError: the user's folder holds something else, or a package is missing.
+        ExportError: the graphs do not do what the model does.
+        UnusableExportError: the user's folder was not verified, or failed.
+        UsageError: it holds something else, or a package is missing.
     """
     if GIVEN:
         return _given(Path(GIVEN), model, precision)
@@ -59,23 +60,6 @@ def export_of(
             export_onnx(model, out, keep=keep, precision=precision)
     check_verified(out)
     return out
-
-
-def check_verified(folder: Path) -> dict[str, Any]:
-    """The content of verify.json.
-
-    Raises:
-        ExportError: the folder was not verified, or failed.
-        CheckpointError: it is no export.
-    """
-    read_manifest(folder)
-    found = read_verification(folder)
-    if found is None or not found.get("passed"):
-        state = "was not verified" if found is None else "failed its verification"
-        raise ExportError(
-            f"{folder} {state}, and what may compute something else is not timed; `mergevq export verify`"
-        )
-    return found
 
 
 def folder_bytes(folder: Path) -> int:
