@@ -1,4 +1,7 @@
-"""Tokens to images by run time. What decoding costs hardly depends on K: other kept counts stand for one image alone."""
+"""Tokens to images by run time.
+
+What decoding costs hardly depends on K, so that other kept counts than the usual one stand for one image alone.
+"""
 
 from __future__ import annotations
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mergevq.bench import runtimes
-from mergevq.bench.by_runtime import BATCHES, Case, open_or_skip, parametrized, time_case, variants
+from mergevq.bench.by_runtime import BATCHES, Case, parametrized, time_generator, variants
 from mergevq.bench.cases import FULL, THREADS
-from mergevq.bench.runtimes import BASELINE, Where
+from mergevq.bench.runtimes import Where, images_call
 from mergevq.bench.subjects import kinds, positions
 
 CASES = [
@@ -28,10 +27,7 @@ CASES = [
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
 @parametrized(CASES)
 def test_images(benchmark: BenchmarkFixture, case: Case, where: Where) -> None:
-    opened = open_or_skip(
-        benchmark, case, lambda: runtimes.open_generator(case.subject, case.runtime, case.precision, where)
+    found = time_generator(
+        benchmark, case, where, lambda opened: images_call(opened, case.batch, where.device)
     )
-    base = runtimes.open_generator(case.subject, *BASELINE, where)
-    run, baseline = (runtimes.images_call(each, case.batch, where.device) for each in (opened, base))
-    found = time_case(benchmark, case, where, opened, run, baseline)
     assert len(found) == case.batch

@@ -91,7 +91,7 @@ def tokenizer_cases(
         without: run times, or run times with a precision, that the suite does without.
     """
     known = subjects()
-    own = {subject: keep for subject, keep in reversed(known)}
+    own = dict(reversed(known))
     return [
         Case(task, subject, runtime, precision, keep, batch)
         for subject in dict(known)
@@ -115,6 +115,24 @@ def time_tokenizer(benchmark: BenchmarkFixture, case: Case, where: Where) -> Any
         runtimes.tokenizer_call(case.task, each, case.keep, case.batch, where) for each in (opened, base)
     )
     return time_case(benchmark, case, where, opened, run, baseline)
+
+
+def time_generator(
+    benchmark: BenchmarkFixture, case: Case, where: Where, call: Callable[[Opened], Call]
+) -> Any:
+    """The same of a generator.
+
+    Args:
+        benchmark: of the case.
+        case: whose subject is a kind.
+        where: shared by the run times.
+        call: from an opened generator to what is timed.
+    """
+    opened = open_or_skip(
+        benchmark, case, lambda: runtimes.open_generator(case.subject, case.runtime, case.precision, where)
+    )
+    base = runtimes.open_generator(case.subject, *BASELINE, where)
+    return time_case(benchmark, case, where, opened, call(opened), call(base))
 
 
 def open_or_skip(benchmark: BenchmarkFixture, case: Case, open_it: Callable[[], Opened]) -> Opened:

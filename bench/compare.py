@@ -45,15 +45,27 @@ def as_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """
     _check_machines(before, after)
     found = changes(before, after)
-    lines = [*_version_changes(before, after), "| case | before, ms | now, ms | now / before | |", "|---|---|---|---|---|"]
+    lines = [
+        *_version_changes(before, after),
+        "| case | before, ms | now, ms | now / before | |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
         f"| {change.name} | {_ms(change.before)} | {_ms(change.after)} "
         f"| {change.after / change.before:.2f} | {change.verdict} |"
         for change in found
     ]
     earlier, later = _by_name(before), _by_name(after)
-    lines += [f"| {name} | {_NONE} | {_ms(later[name]['stats']['median'])} | | new |" for name in later if name not in earlier]
-    lines += [f"| {name} | {_ms(earlier[name]['stats']['median'])} | {_NONE} | | gone |" for name in earlier if name not in later]
+    lines += [
+        f"| {name} | {_NONE} | {_ms(later[name]['stats']['median'])} | | new |"
+        for name in later
+        if name not in earlier
+    ]
+    lines += [
+        f"| {name} | {_ms(earlier[name]['stats']['median'])} | {_NONE} | | gone |"
+        for name in earlier
+        if name not in later
+    ]
     return "\n".join([*lines, "", _summary(found)]) + "\n"
 
 
@@ -61,8 +73,15 @@ _NONE = "–"
 
 
 def _summary(found: list[Change]) -> str:
-    counts = {verdict: sum(each.verdict.startswith(verdict) for each in found) for verdict in ("faster", "slower", NOISE)}
-    return f"{len(found)} cases in both: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+    counts = {
+        verdict: sum(each.verdict.startswith(verdict) for each in found)
+        for verdict in ("faster", "slower", NOISE)
+    }
+    return (
+        f"{len(found)} cases in both: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        + "."
+    )
 
 
 def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
@@ -102,7 +121,11 @@ def _machine(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _version_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     old, new = (_versions(results) for results in (before, after))
-    differing = [f"{name} {old.get(name)} → {new.get(name)}" for name in sorted(old | new) if old.get(name) != new.get(name)]
+    differing = [
+        f"{name} {old.get(name)} → {new.get(name)}"
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
     if differing:
         yield f"Versions differ: {', '.join(differing)}.\n"
 

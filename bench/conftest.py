@@ -14,7 +14,6 @@ from mergevq.backends import Device, select
 from mergevq.bench.recording import environment, percentiles
 from mergevq.bench.runtimes import Where
 
-
 _SKIPPED = pytest.StashKey[dict[str, str]]()
 _LOAD = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
 
@@ -31,7 +30,9 @@ def pytest_runtest_makereport(
     """Remembers why a case was skipped."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
-        item.config.stash[_SKIPPED][item.nodeid.rpartition("/")[2]] = report.longrepr[2].removeprefix("Skipped: ")
+        item.config.stash[_SKIPPED][item.nodeid.rpartition("/")[2]] = report.longrepr[2].removeprefix(
+            "Skipped: "
+        )
     return report
 
 

@@ -42,8 +42,8 @@ def time_in_pairs(benchmark: BenchmarkFixture, run: Call, baseline: Call, second
     few = max(2, rounds // 2) if sum(alone) < _SLOW else 1
     own_alone = [_seconds(run) for _ in range(few)]
     base_alone = [_seconds(baseline) for _ in range(few)]
-    own = benchmark.stats.stats.data
-    benchmark.extra_info |= comparison(own, partner.seconds, own_alone, base_alone)
+    rounded: Any = benchmark.stats  # there is one of every benchmark that ran
+    benchmark.extra_info |= comparison(rounded.stats.data, partner.seconds, own_alone, base_alone)
     return result
 
 
@@ -70,7 +70,10 @@ def affordable(once: float, seconds: float) -> int:
 
 
 def comparison(
-    own: Sequence[float], baseline: Sequence[float], own_alone: Sequence[float], baseline_alone: Sequence[float]
+    own: Sequence[float],
+    baseline: Sequence[float],
+    own_alone: Sequence[float],
+    baseline_alone: Sequence[float],
 ) -> dict[str, Any]:
     """What goes on record of a call and its baseline; a ratio of 2 is twice as fast as the baseline.
 

@@ -42,7 +42,12 @@ def peak_memory(case: Mapping[str, Any]) -> dict[str, int]:
     home = str(Path(mergevq.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=_TIMEOUT, env={**os.environ, "PYTHONPATH": path}
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT,
+        env={**os.environ, "PYTHONPATH": path},
     )
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found

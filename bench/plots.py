@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = {"PyTorch": "#4c72b0", "torch.compile": "#55a868", "ONNX Runtime": "#c44e52", "TensorRT": "#8172b3"}
+_COLOURS = {
+    "PyTorch": "#4c72b0",
+    "torch.compile": "#55a868",
+    "ONNX Runtime": "#c44e52",
+    "TensorRT": "#8172b3",
+}
 _OTHER = "#777777"
 _STYLES = {"float32": ("-", "o"), "bf16": ("--", "s"), "float16": (":", "^")}
 _TASKS = {
@@ -96,6 +101,7 @@ def _write(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
     except ImportError as error:
         raise UsageError("plots need matplotlib; pip install matplotlib") from error
     columns = min(len(panels), 2)
@@ -112,6 +118,10 @@ def _write(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(grid):
         axes.set_visible(False)
+    if any(case["extra_info"].get("contaminated") for cases in panels.values() for case in cases):
+        legend["hollow: contaminated"] = Line2D(
+            [], [], linestyle="", marker="o", color=_OTHER, markerfacecolor="white"
+        )
     _finish(figure, title, legend)
     canvas = FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: canvas.print_png(str(temporary)))
@@ -120,7 +130,9 @@ def _write(
 
 def _finish(figure: Figure, title: str, legend: Mapping[str, Any]) -> None:
     figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
-    figure.legend(legend.values(), legend.keys(), loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside lower left", ncols=3, frameon=False, fontsize=9
+    )
 
 
 def _latency(axes: Axes, cases: Sequence[Case], legend: dict[str, Any]) -> None:
@@ -151,7 +163,7 @@ def _lines(
         )
         axes.vlines(x, low, high, color=colour, linewidth=1)
         (legend[label],) = axes.plot(x, y, color=colour, linestyle=style, marker=marker, markersize=5)
-        _hollow(axes, legend, of_line, x, y, marker, colour)
+        _hollow(axes, of_line, x, y, marker, colour)
     axes.set_ylim(bottom=0)
 
 
@@ -181,7 +193,6 @@ def _look(case: Case) -> tuple[str, str, str]:
 
 def _hollow(
     axes: Axes,
-    legend: dict[str, Any],
     cases: Sequence[Case],
     x: Sequence[float],
     y: Sequence[float],
@@ -194,7 +205,3 @@ def _hollow(
         return
     xs, ys = [x[number] for number in marked], [y[number] for number in marked]
     axes.plot(xs, ys, linestyle="", marker=marker, markersize=6, color=colour, markerfacecolor="white")
-    if "hollow: contaminated" not in legend:
-        (legend["hollow: contaminated"],) = axes.plot(
-            [], [], linestyle="", marker="o", color=_OTHER, markerfacecolor="white"
-        )

@@ -6,6 +6,9 @@ that can be said is how close two run times come to each other.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -47,7 +50,11 @@ def _returned(opened: Opened, pictures: torch.Tensor, keep: int, where: Where) -
     painted = []
     for picture in pictures:
         image = opened.tensors(picture[None].numpy(), where.device)
-        run = within(opened, lambda image=image: opened.model.decode(opened.model.encode(image, keep)), where.device)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        run = within(opened, functools.partial(_round_trip, opened.model, image, keep), where.device)
         found = run()
         painted.append(torch.from_numpy(found) if isinstance(found, np.ndarray) else found.cpu())
     return to_uint8(torch.cat(painted))
+
+
+def _round_trip(model: Any, image: Any, keep: int) -> Any:
+    return model.decode(model.encode(image, keep))

@@ -107,7 +107,13 @@ def _command(settings: Settings, chosen: Sequence[Path], work: Path, written: Pa
     command = [sys.executable, "-m", "pytest", *map(str, chosen)]
     command += ["-c", str(work / "pytest.ini"), "--rootdir", str(chosen[0].parent), "-p", "no:cacheprovider"]
     command += ["-q", "-rs", "--disable-warnings", "--basetemp", str(work / "temporary")]
-    command += ["--benchmark-enable", "--benchmark-only", "--benchmark-quiet", "--benchmark-json", str(written)]
+    command += [
+        "--benchmark-enable",
+        "--benchmark-only",
+        "--benchmark-quiet",
+        "--benchmark-json",
+        str(written),
+    ]
     if not settings.full:
         command += ["--benchmark-min-rounds=3", "--benchmark-max-time=0.1"]
     if settings.only is not None:

@@ -27,7 +27,6 @@ from mergevq.bench.subjects import generator, subjects, tokenizer
 from mergevq.errors import DeviceUnavailableError, ExportError, UnusableExportError, UsageError
 from mergevq.export.manifest import Precision as GraphPrecision
 from mergevq.generation.pipeline import ImageGenerator
-from mergevq.generator_config import GeneratorKind
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import TokenArrays
 
@@ -108,7 +107,7 @@ def open_tokenizer(name: str, runtime: Runtime, precision: Precision, where: Whe
     return Opened(model, _autocast(precision, where.device), _bytes(model))
 
 
-def open_generator(kind: GeneratorKind, runtime: Runtime, precision: Precision, where: Where) -> Opened:
+def open_generator(kind: str, runtime: Runtime, precision: Precision, where: Where) -> Opened:
     """A generator of `kinds` in a run time; in PyTorch its weights are of the precision, and there is no autocast.
 
     Raises:

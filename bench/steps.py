@@ -34,6 +34,7 @@ def step_call(opened: Opened, batch: int, past: int, where: Where) -> Callable[[
         where: the device.
     """
     codes = np.arange(batch)
+    call: Callable[[], Any]
     if opened.folder is None:
         call = _in_pytorch(opened.model.model, torch.from_numpy(codes).to(where.device.name), past)
     else:

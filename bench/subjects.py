@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import cast
 
 import torch
 
@@ -70,7 +71,7 @@ def tokenizer(name: str) -> Tokenizer:
     return found.tokenizer if isinstance(found, ImageGenerator) else found
 
 
-def generator(kind: GeneratorKind) -> ImageGenerator:
+def generator(kind: str) -> ImageGenerator:
     """A generator of `kinds`, on the CPU."""
     given = _given(CHECKPOINT) if CHECKPOINT else None
     return given if isinstance(given, ImageGenerator) else _random_generator(kind)
@@ -90,10 +91,10 @@ def _random_tokenizer(name: str) -> Tokenizer:
 
 
 @functools.lru_cache(maxsize=1)
-def _random_generator(kind: GeneratorKind) -> ImageGenerator:
+def _random_generator(kind: str) -> ImageGenerator:
     codes = _random_tokenizer("G+R" if FULL else NARROW)
     torch.manual_seed(0)
-    made = mergevq.create_generator(SIZE, kind, codes)
+    made = mergevq.create_generator(SIZE, cast(GeneratorKind, kind), codes)
     for weight in made.model.head.outputs.parameters():  # these are zero in a new one
         torch.nn.init.normal_(weight, std=0.02)
     return made

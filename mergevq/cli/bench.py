@@ -19,9 +19,9 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="time the parts, in every run time that is there",
-        description="Times the parts of the package. Run times (PyTorch, torch.compile, ONNX Runtime, TensorRT) are timed "
-        "in pairs with PyTorch in float32 and the same number of threads; what is not installed, has no device or "
-        "failed its verification is skipped with the reason. By default a small model and seconds a case; --full "
+        description="Times the parts of the package. Run times (PyTorch, torch.compile, ONNX Runtime, TensorRT) "
+        "are timed in pairs with PyTorch in float32 and the same number of threads; what is not installed, has no "
+        "device or failed its verification is skipped with the reason. By default a small model and seconds a case; --full "
         f"takes the presets of the paper. Groups: {suites}.",
         epilog="examples:\n"
         "  mergevq bench --group encode --group decode --json timings.json --plot plots\n"
@@ -38,7 +38,11 @@ def register(subparsers: Any) -> None:
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     """What is timed."""
     parser.add_argument(
-        "--group", action="append", default=[], metavar="NAME", help="one of the groups; may be repeated [all]"
+        "--group",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one of the groups; may be repeated [all]",
     )
     parser.add_argument(
         "--only", metavar="EXPRESSION", help="cases whose names match, as pytest's -k: 'onnx and not batch8'"
@@ -56,7 +60,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 def _add_models(parser: argparse.ArgumentParser) -> None:
     """What models are timed."""
     parser.add_argument(
-        "--checkpoint", metavar="C", help="time the run times on this model instead of one with random weights"
+        "--checkpoint",
+        metavar="C",
+        help="time the run times on this model instead of one with random weights",
     )
     parser.add_argument(
         "--export", type=Path, metavar="DIR", help="time these graphs of --checkpoint instead of new ones"
@@ -72,13 +78,18 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     """Where results go."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round of every case there")
-    parser.add_argument("--report", type=Path, metavar="FILE.md", help="write the tables there, not to stdout")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.md", help="write the tables there, not to stdout"
+    )
     parser.add_argument("--plot", type=Path, metavar="DIR", help="write the plots there")
     parser.add_argument(
         "--compare", type=Path, metavar="EARLIER.json", help="show what changed since an earlier --json"
     )
     parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="take these timings, of an earlier --json, and time nothing"
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="take these timings, of an earlier --json, and time nothing",
     )
 
 
