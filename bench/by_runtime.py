@@ -167,7 +167,7 @@ def time_case(
         "keep": case.keep,
         "batch": case.batch,
         "threads": where.threads,
-        "model_bytes": opened.bytes,
+        "model_bytes": opened.bytes(case.keep),
     }
     if case.is_baseline:
         found = time_by_itself(benchmark, run, SECONDS)

@@ -21,7 +21,7 @@ from mergevq.bench.verified import check_verified
 from mergevq.config import to_dict
 from mergevq.errors import UsageError
 from mergevq.export.exporter import export_onnx
-from mergevq.export.manifest import Precision, read_manifest
+from mergevq.export.manifest import Precision, files_of, read_manifest
 from mergevq.export.verification import tokenizer_of
 from mergevq.files import sha256
 from mergevq.generation.pipeline import ImageGenerator
@@ -62,9 +62,12 @@ def export_of(
     return out
 
 
-def folder_bytes(folder: Path) -> int:
-    """The size of all its graphs with their weights."""
-    return sum(entry.bytes for entry in read_manifest(folder).files.values())
+def graph_bytes(folder: Path, keep: int) -> int:
+    """The size of its graphs with their weights; of encoders, the one for `keep` tokens."""
+    manifest = read_manifest(folder)
+    graphs = [graph for graph in manifest.graphs if graph.keep in (None, keep)]
+    names = {name for graph in graphs for name in files_of(manifest, graph)}
+    return sum(manifest.files[name].bytes for name in names)
 
 
 def _given(folder: Path, model: Tokenizer | ImageGenerator, precision: Precision) -> Path:

@@ -168,12 +168,15 @@ def _lines(
 
 
 def _quality(axes: Axes, cases: Sequence[Case], legend: dict[str, Any]) -> None:
-    for label, of_line in _series(cases).items():
+    """A point each, the later ones smaller, so that equal ones can be told."""
+    for number, (label, of_line) in enumerate(_series(cases).items()):
         colour, _, marker = _look(of_line[0])
         extras = [case["extra_info"] for case in of_line]
         x = [extra["model_bytes"] / 2**20 for extra in extras]
         y = [extra.get("psnr_db", extra["agreement_db"]) for extra in extras]
-        (legend[label],) = axes.plot(x, y, color=colour, linestyle="", marker=marker, markersize=7)
+        (legend[label],) = axes.plot(
+            x, y, color=colour, linestyle="", marker=marker, markersize=max(12 - 2 * number, 5)
+        )
     axes.set_xlim(left=0)
 
 

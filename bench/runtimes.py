@@ -22,7 +22,7 @@ import torch
 import mergevq
 from mergevq.backends import Device
 from mergevq.bench import inputs
-from mergevq.bench.exports import export_of, folder_bytes
+from mergevq.bench.exports import export_of, graph_bytes
 from mergevq.bench.subjects import generator, subjects, tokenizer
 from mergevq.errors import DeviceUnavailableError, ExportError, UnusableExportError, UsageError
 from mergevq.export.manifest import Precision as GraphPrecision
@@ -71,16 +71,20 @@ class Opened:
     Attributes:
         model: has the methods of a tokenizer or of a generator.
         around: the context that calls run in.
-        bytes: of its weights or graphs.
         folder: of its graphs; None for PyTorch.
         settings: with which the folder was loaded.
     """
 
     model: Any
     around: Callable[[], contextlib.AbstractContextManager[Any]]
-    bytes: int
     folder: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def bytes(self, keep: int) -> int:
+        """The size of its weights, or of its graphs, with the encoder for `keep` tokens."""
+        if self.folder is not None:
+            return graph_bytes(self.folder, keep)
+        return sum(parameter.nbytes for parameter in self.model.parameters())
 
     def tensors(self, array: Any, device: Device) -> Any:
         """Pictures or tokens as this run time takes them."""
@@ -103,8 +107,8 @@ def open_tokenizer(name: str, runtime: Runtime, precision: Precision, where: Whe
     model = _on_device(name, where.device)
     if runtime == "compile":
         check_compiler(where.device)
-        return Opened(_CompiledTokenizer(model), _autocast(precision, where.device), _bytes(model))
-    return Opened(model, _autocast(precision, where.device), _bytes(model))
+        return Opened(_CompiledTokenizer(model), _autocast(precision, where.device))
+    return Opened(model, _autocast(precision, where.device))
 
 
 def open_generator(kind: str, runtime: Runtime, precision: Precision, where: Where) -> Opened:
@@ -122,7 +126,7 @@ def open_generator(kind: str, runtime: Runtime, precision: Precision, where: Whe
     if runtime == "compile":
         check_compiler(where.device)
         model.compile()
-    return Opened(model, torch.inference_mode, _bytes(model))
+    return Opened(model, torch.inference_mode)
 
 
 def tokenizer_call(task: Task, opened: Opened, keep: int, batch: int, where: Where) -> Callable[[], Any]:
@@ -173,6 +177,7 @@ class _CompiledTokenizer:
 
     def __init__(self, model: Tokenizer):
         self.config = model.config
+        self.parameters = model.parameters
         self.encode = torch.compile(model.encode, dynamic=False)
         self.decode = torch.compile(model.decode, dynamic=False)
 
@@ -195,10 +200,6 @@ def _autocast(precision: Precision, device: Device) -> Callable[[], contextlib.A
     return around
 
 
-def _bytes(model: torch.nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in model.parameters())
-
-
 def _open_graphs(
     model: Tokenizer | ImageGenerator,
     runtime: Runtime,
@@ -214,7 +215,7 @@ def _open_graphs(
         opened = _load(folder, runtime, tuple(settings.items()))
     except (DeviceUnavailableError, ExportError, UnusableExportError, UsageError) as error:
         raise Unavailable(str(error)) from error
-    return Opened(opened, contextlib.nullcontext, folder_bytes(folder), folder, settings)
+    return Opened(opened, contextlib.nullcontext, folder, settings)
 
 
 def _settings(runtime: Runtime, where: Where) -> dict[str, Any]:

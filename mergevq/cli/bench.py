@@ -21,7 +21,8 @@ def register(subparsers: Any) -> None:
         help="time the parts, in every run time that is there",
         description="Times the parts of the package. Run times (PyTorch, torch.compile, ONNX Runtime, TensorRT) "
         "are timed in pairs with PyTorch in float32 and the same number of threads; what is not installed, has no "
-        "device or failed its verification is skipped with the reason. By default a small model and seconds a case; --full "
+        "device or failed its verification is skipped with the reason. By default a small model and seconds a "
+        "case; --full "
         f"takes the presets of the paper. Groups: {suites}.",
         epilog="examples:\n"
         "  mergevq bench --group encode --group decode --json timings.json --plot plots\n"
