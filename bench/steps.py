@@ -30,7 +30,7 @@ def step_call(opened: Opened, batch: int, past: int, where: Where) -> Callable[[
     Args:
         opened: a generator of kind raster or merge_ar.
         batch: R.
-        past: P, of which the prefix is a part.
+        past: P, more than the prefix, which is a part of it.
         where: the device.
     """
     codes = np.arange(batch)
@@ -66,11 +66,14 @@ def _in_graphs(model: OnnxGenerator, codes: np.ndarray, past: int) -> Callable[[
         for name, each in steps.cache.past.items()
     }
     steps.cache.append(present, missing)
+    slots = np.full(rows, past)
+    steps.cache.put(present, slots)  # the buffers grow here, and no more
+    steps.cache.used = slots
     for buffer in steps.cache.past.values():
         buffer[:] = 0
     uniform = _uniform(rows, len(config.split))
     position = np.full((rows, 1), _position(past, config.length))
-    slots, mask = np.full(rows, past), steps.cache.visible(1)
+    mask = steps.cache.visible(1)
 
     def call() -> np.ndarray:
         found = steps.step(codes[:, None], position, mask)
