@@ -1,7 +1,7 @@
 """Timings of the parts, as pytest-benchmark files, and the report that is made of them.
 
 pytest bench                                                  a smoke test: every case once, on the smallest preset
-MERGEVQ_BENCH=full pytest bench --benchmark-enable --benchmark-only --benchmark-json timings.json
+mergevq bench --full --json timings.json                      the timings (docs/bench.md)
 python -m mergevq.bench.report timings.json --markdown timings.md
 python -m mergevq.bench.hotspots --preset G --what encode     where the time goes
 

@@ -36,8 +36,10 @@ SMALL = ["tiny-32", "small-64"] if FULL else ["tiny-32"]
 PRESETS = ["G", "G+R", "R", *SMALL] if FULL else SMALL
 """Presets in the order of the report."""
 
-THREADS = [1, 2] if FULL and (os.cpu_count() or 1) > 1 else [1]
-"""Values of the fixture `threads`."""
+_ASKED = os.environ.get("MERGEVQ_BENCH_THREADS")
+
+THREADS = [int(_ASKED)] if _ASKED else [1, 2] if FULL and (os.cpu_count() or 1) > 1 else [1]
+"""Values of the fixture `threads`; MERGEVQ_BENCH_THREADS asks for one."""
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 
 from mergevq.backends import lfq_entropies
+from mergevq.bench.peak import STATUS, resident
 
 Library = Literal["mergevq", "vector-quantize-pytorch"]
 LIBRARIES: tuple[Library, ...] = ("mergevq", "vector-quantize-pytorch")
 TEMPERATURE = 0.01
-_STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -68,7 +68,7 @@ def _theirs(bits: int, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def can_measure_memory() -> bool:
     """Whether the system keeps a high-water mark that can be set back (Linux does)."""
-    return _STATUS.exists() and _CLEAR.exists()
+    return STATUS.exists() and _CLEAR.exists()
 
 
 def peak_memory(library: Library, bits: int, tokens: int) -> int:
@@ -86,12 +86,6 @@ def _measure(library: Library, bits: int, tokens: int) -> int:
     step = entropy_step(library, bits, tokens)
     # getrusage's mark would begin at the parent's size, which it inherits over the fork.
     _CLEAR.write_text("5")
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     step()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024
+    return resident("VmHWM") - before

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ import torch
 import mergevq
 from mergevq.backends import Device
 
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "tensorrt", "tensorrt-rtx")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _BEYOND = 5
 """Rounds that must lie beyond a percentile for it to mean anything."""
 
@@ -25,8 +29,18 @@ def environment(device: Device) -> dict[str, Any]:
         "capabilities": device.capabilities(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

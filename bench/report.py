@@ -12,17 +12,25 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergevq.errors import MergeVQError, OutputError, UsageError
+from mergevq.errors import MergeVQError, UsageError
+from mergevq.files import write_atomically
 
 _LEGEND = (
     "Each cell: the median time of a call in milliseconds, its quartiles in brackets, "
     "then what else was measured. A dash: not run."
 )
+_PAIRED = (
+    "× as fast: the median ratio to PyTorch in float32, whose calls were timed before and after, in turn. "
+    "Contaminated: both were timed alone too, and that ratio differs by more than 15 %."
+)
 _NONE = "–"
+
+CONTAMINATED = "contaminated"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.markdown is None:
             sys.stdout.write(text)
         else:
-            _write(options.markdown, text)
+            write(options.markdown, text)
     except MergeVQError as error:
         sys.stderr.write(f"mergevq.bench.report: error: {error}\n")
         return error.exit_code
@@ -76,9 +84,19 @@ def markdown(results: Mapping[str, Any]) -> str:
         if {"row", "column"} <= case["extra_info"].keys():
             groups.setdefault(case["group"], []).append(case)
     parts = [_machine(results), _LEGEND]
+    if any("ratio" in case["extra_info"] for case in results["benchmarks"]):
+        parts.append(_PAIRED)
     for group, cases in groups.items():
         parts += [f"### {group[0].upper()}{group[1:]}", "\n".join(_table(cases))]
+    if results.get("skipped"):
+        parts += ["### Not timed", "\n".join(_skipped(results["skipped"]))]
     return "\n\n".join(parts) + "\n"
+
+
+def _skipped(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Each reason once, with the number of cases."""
+    for reason, number in Counter(reasons.values()).items():
+        yield f"- {number} case{'' if number == 1 else 's'}: {reason}"
 
 
 def _machine(results: Mapping[str, Any]) -> str:
@@ -92,6 +110,7 @@ def _machine(results: Mapping[str, Any]) -> str:
         f"device {ours['device']}" if "device" in ours else None,
         *(f"{name} {value}" for name, value in ours.get("capabilities", {}).items()),
         f"PyTorch {ours['torch']}" if "torch" in ours else None,
+        *(f"{name} {value}" for name, value in ours.get("versions", {}).items()),
         f"Python {machine.get('python_version', 'unknown')}",
         f"load {load[0]:.1f} at the end" if load else None,
         results.get("datetime", "")[:10] or None,
@@ -115,6 +134,10 @@ _FACTS: dict[str, Callable[[float, float], str]] = {
     "share": lambda share, _: f"{share:.1%} of the encoder",
     "peak_bytes": lambda peak, _: f"{significant(peak / 2**20)} MiB",
     "cache_bytes": lambda cache, _: f"cache {significant(cache / 2**20)} MiB",
+    "ratio": lambda ratio, _: f"{significant(ratio)} × as fast",
+    "agreement_db": lambda decibels, _: f"agreement {significant(decibels)} dB",
+    "psnr_db": lambda decibels, _: f"PSNR {significant(decibels)} dB",
+    "model_bytes": lambda size, _: f"model {significant(size / 2**20)} MiB",
     "traffic_seconds": lambda traffic, seconds: f"{significant(seconds / traffic)} × memory traffic",
 }
 """What `extra_info` may hold, and how it is shown: value and median time to text."""
@@ -124,6 +147,13 @@ def _cell(case: Mapping[str, Any]) -> str:
     stats, extra = case["stats"], case["extra_info"]
     low, middle, high = (significant(1000 * stats[name]) for name in ("q1", "median", "q3"))
     facts = [show(extra[name], stats["median"]) for name, show in _FACTS.items() if name in extra]
+    facts += [
+        f"{name} {significant(1000 * value)}"
+        for name, value in stats.get("percentiles", {}).items()
+        if name != "p50"
+    ]
+    if extra.get("contaminated"):
+        facts.append(f"{CONTAMINATED}: {significant(extra['alone_ratio'])} × alone")
     return "; ".join([f"**{middle}** ({low}–{high})", *facts])
 
 
@@ -138,12 +168,13 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{max(decimals, 0)}f}"
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+def write(path: Path, text: str) -> None:
+    """Writes a report, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

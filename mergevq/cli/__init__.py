@@ -16,7 +16,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import mergevq
-from mergevq.cli import decode, demo, doctor, encode, evaluate, export, generate, reconstruct, tokens, train
+from mergevq.cli import (
+    bench,
+    decode,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    export,
+    generate,
+    reconstruct,
+    tokens,
+    train,
+)
 from mergevq.cli.logs import logging_to_stderr
 from mergevq.cli.parser import Parser, parse
 from mergevq.errors import MergeVQError
@@ -32,6 +44,7 @@ COMMANDS = {
     "generate": generate,
     "evaluate": evaluate,
     "export": export,
+    "bench": bench,
 }
 """Every command in the order of the help, which is the order in which one meets them."""
 
