@@ -36,7 +36,10 @@ def step_call(opened: Opened, batch: int, past: int, where: Where) -> Callable[[
     codes = np.arange(batch)
     call: Callable[[], Any]
     if opened.folder is None:
-        call = _in_pytorch(opened.model.model, torch.from_numpy(codes).to(where.device.name), past)
+        generator = opened.model
+        # As in generation itself: what is compiled stays as it is.
+        model = generator.model if generator.compiled else where.device.for_few_rows(generator.model, batch)
+        call = _in_pytorch(model, torch.from_numpy(codes).to(where.device.name), past)
     else:
         call = _in_graphs(opened.model, codes, past)
     return within(opened, call, where.device)

@@ -52,6 +52,7 @@ class ImageGenerator(nn.Module):
     Attributes:
         model: the generator.
         tokenizer: turns its tokens into images.
+        compiled: whether `compile` was called.
     """
 
     def __init__(self, model: Generator, tokenizer: Tokenizer):
@@ -64,7 +65,7 @@ class ImageGenerator(nn.Module):
             )
         self.model = model
         self.tokenizer = tokenizer
-        self._compiled = False
+        self.compiled = False
 
     def compile(self, **options: Any) -> None:
         """Has torch.compile make the passes of raster and merge_ar, which then have few different shapes.
@@ -78,7 +79,7 @@ class ImageGenerator(nn.Module):
         if self.kind == "rand_ar":
             raise UsageError("rand_ar cannot be compiled: each of its passes has another shape")
         self.model.transformer.compile(dynamic=False, **options)
-        self._compiled = True
+        self.compiled = True
 
     @property
     def kind(self) -> str:
@@ -168,7 +169,7 @@ class ImageGenerator(nn.Module):
             sampling=sampling or Sampling(),
             guidance=guidance,
             guidance_schedule=schedule_of(self.model.config.kind, guidance_schedule),
-            static_shapes=self._compiled or self.device.type != "cpu",
+            static_shapes=self.compiled or self.device.type != "cpu",
             progress=progress,
         )
 
