@@ -109,7 +109,7 @@ def _set_up(module: Any, flavor: Flavor) -> Toolkit:
 def _logger(module: Any, errors: deque[str]) -> Any:
     severities = module.ILogger.Severity
 
-    class Logger(module.ILogger):  # type: ignore[misc]
+    class Logger(module.ILogger):
         """Hands on to `logging`, and remembers errors for the exception that they end in."""
 
         def __init__(self) -> None:

@@ -74,12 +74,7 @@ def read_sidecar(path: Path) -> Sidecar:
         stated = [values.pop(name) for name in ("format", "schema", "key")]
         if stated[:2] != [FORMAT, SCHEMA] or values["flavor"] not in FLAVORS:
             raise ValueError("another version of mergevq wrote it")
-        profiles = tuple(
-            InputProfile(
-                **{name: tuple(part) if isinstance(part, list) else part for name, part in each.items()}
-            )
-            for each in values.pop("profiles")
-        )
+        profiles = tuple(_profile(each) for each in values.pop("profiles"))
         engine, targets = FileEntry(**values.pop("engine")), tuple(values.pop("targets"))
         found = Sidecar(**values, targets=targets, profiles=profiles, engine=engine)
         if found.key != stated[2] or Path(found.file).name != found.file:
@@ -161,6 +156,11 @@ def check_of_graph(sidecar: Sidecar, manifest: Manifest) -> None:
         if graph.file == sidecar.graph and graph_files(manifest, graph) == sidecar.files:
             return
     raise UnusableExportError(f"the engine {sidecar.file} was built from another {sidecar.graph}; {_BUILD}")
+
+
+def _profile(values: Mapping[str, Any]) -> InputProfile:
+    lengths = {name: tuple(values[name]) for name in ("least", "usual", "most")}
+    return InputProfile(name=values["name"], values=values["values"], **lengths)
 
 
 def _other_card(toolkit: Toolkit, card: str) -> str:
