@@ -75,6 +75,18 @@ def exported(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
         return once(tmp_path_factory, "tiny", lambda out: export_onnx(tiny_tokenizer, out, keep=[32, 17]))
 
 
+@pytest.fixture(scope="session")
+def exported_any(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder for any kept count, decoder and recovery."""
+    return once(tmp_path_factory, "any", lambda out: export_onnx(tiny_tokenizer, out, dynamic_keep=True))
+
+
+@pytest.fixture(scope="session")
+def exported_half(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoder, decoder and recovery that compute in float16."""
+    return once(tmp_path_factory, "half", lambda out: export_onnx(tiny_tokenizer, out, precision="fp16"))
+
+
 @pytest.fixture
 def copied(exported: Path, tmp_path: Path) -> Callable[[], Path]:
     """Makes a copy of the export that may be damaged."""

@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 
 
@@ -54,6 +53,7 @@ CudaAttribute = enum.IntEnum(
     "CudaAttribute", {"cudaDevAttrComputeCapabilityMajor": 75, "cudaDevAttrComputeCapabilityMinor": 76}
 )
 STREAM = 77
+_INT64 = 7  # of ONNX
 
 
 class CudaFunctions:
@@ -213,7 +213,7 @@ class ITensor:
         kind = value.type.tensor_type
         self._name = value.name
         self._shape = tuple(-1 if axis.dim_param else axis.dim_value for axis in kind.shape.dim)
-        self._shapes_others = kind.elem_type == onnx.TensorProto.INT64 and len(self._shape) == 1
+        self._shapes_others = kind.elem_type == _INT64 and len(self._shape) == 1
         self._shapes_others &= -1 not in self._shape
 
     @property
@@ -251,6 +251,8 @@ class OnnxParser:
         return 0
 
     def parse_from_file(self, model: str) -> bool:
+        import onnx  # for building alone: what runs engines does not have it
+
         self._network._path = model
         graph = onnx.load(model, load_external_data=False).graph
         self._network._inputs = [ITensor(value) for value in graph.input]
