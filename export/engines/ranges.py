@@ -70,14 +70,15 @@ def profiles(manifest: Manifest, spec: GraphSpec, wanted: Ranges) -> tuple[Input
 
 def _axes(manifest: Manifest, spec: GraphSpec, wanted: Ranges) -> dict[str, Range]:
     """The ranges of the named axes of a graph."""
-    keep = wanted.keep or _all_counts(manifest)
-    most = manifest.axes["keep"][1]
-    if most is not None and keep[2] > most:
-        raise UsageError(f"keep goes up to {keep[2]}, and the tokenizer has {most} positions")
-    axes = {"batch": wanted.batch, "keep": keep}
+    keep, length = wanted.keep or _all_counts(manifest), manifest.tokenizer.length
+    if keep[2] > length:
+        raise UsageError(f"keep goes up to {keep[2]}, and the tokenizer has {length} positions")
+    least, usual, most = wanted.batch
+    if manifest.generator is not None and manifest.generator.kind == "rand_ar":
+        least = 1  # it takes the images of each kept count in turn
+    axes = {"batch": (least, usual, most), "keep": keep}
     if manifest.generator is None or spec.role not in ("prefill", "step", "head"):
         return axes
-    least, usual, most = wanted.batch
     axes["batch"] = (least, 2 * usual, 2 * most)
     if spec.role == "step":
         return {**axes, **_step_axes(manifest.generator, wanted.cache)}

@@ -116,7 +116,7 @@ def test_a_generator_gives_what_onnx_runtime_gives(card, exported_generator, tmp
     with pytest.raises(
         UsageError, match=r"prefill\.onnx: label has the shape \[10\], .* built for \[1\] to \[8\]"
     ):
-        found.generate([0] * 5, guidance=2.0)
+        found.generate([0] * 5, guidance=2.0, keep=20)
 
 
 def test_a_cache_that_is_too_small_is_said(card, exported_generator, tmp_path):
@@ -274,9 +274,7 @@ def test_a_card_that_rtx_does_not_know(install, beside, copied):
     card, folder = install(flavor="tensorrt-rtx"), copied()
     build_engines(folder, graphs=["decoder"])
     card.capability = (9, 0)
-    with pytest.raises(
-        UnusableExportError, match=r"this one has 9\.0; .* builds for 7\.5, .* alone: use tensorrt or ONNX"
-    ):
+    with pytest.raises(UnusableExportError, match=r"this one has 9\.0; .* builds for 7\.5, .* alone: use"):
         mergevq.load(folder, runtime="tensorrt")
 
 
@@ -288,7 +286,7 @@ def test_what_the_library_cannot_open_is_said(folder, images):
     replace(sidecar, engine=entry(path)).write(path.with_name(f"{path.name}.json"))
     runtime = mergevq.load(folder, runtime="tensorrt")
     with pytest.raises(
-        UnusableExportError, match=r"cannot be opened by TensorRT 11\.4\.0\.106: the magic tag does not"
+        UnusableExportError, match=r"cannot be opened by TensorRT 11\.4\.0\.106: the magic tag"
     ):
         runtime.encode(images)
 
@@ -298,7 +296,7 @@ def test_rtx_says_why_an_engine_is_not_valid(install, beside, copied, images, mo
     folder = copied()
     build_engines(folder, graphs=["encoder"])
     monkeypatch.setattr(beside("tensorrt_standin").RtxRuntime, "diagnostics", 3)
-    with pytest.raises(UnusableExportError, match="is not valid here .*: version mismatch, unsupported cc"):
+    with pytest.raises(UnusableExportError, match=r"is not valid here .*: version mismatch, unsupported cc"):
         mergevq.load(folder, runtime="tensorrt").encode(images)
 
 

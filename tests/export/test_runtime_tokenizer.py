@@ -136,7 +136,7 @@ def test_without_onnxruntime_the_error_says_what_to_install(exported, monkeypatc
 def test_run_times_are_named(exported, tmp_path):
     with pytest.raises(UsageError, match="unknown run time 'onxx'; did you mean 'onnx'"):
         mergevq.load(exported, runtime="onxx")
-    with pytest.raises(UsageError, match="load it with runtime='onnx'"):
+    with pytest.raises(UsageError, match="load it with runtime='onnx' or 'tensorrt'"):
         mergevq.load(exported)
     with pytest.raises(UsageError, match="settings of ONNX Runtime"):
         mergevq.load(exported, provider="cpu")
