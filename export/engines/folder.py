@@ -15,6 +15,7 @@ from mergevq.export.engines.flavors import Toolkit, toolkit
 from mergevq.export.engines.ranges import Ranges, profiles
 from mergevq.export.engines.sidecar import (
     ENGINES,
+    SUFFIX,
     Sidecar,
     check_engine_file,
     graph_files,
@@ -128,7 +129,7 @@ class _Build:
             tf32=self.settings.tf32,
             profiles=profiles(manifest, spec, ranges),
             driver=self.driver,
-            file=f"{spec.file.removesuffix('.onnx')}.{self.kit.flavor}{card}.engine",
+            file=f"{spec.file.removesuffix('.onnx')}.{self.kit.flavor}{card}{SUFFIX}",
         )
 
     def run(self, folder: Path, wanted: Sidecar, out: Path) -> Sidecar:

@@ -8,6 +8,7 @@ from typing import Any
 from mergevq.errors import UnusableExportError
 from mergevq.export.engines.sidecar import (
     ENGINES,
+    SUFFIX,
     check_engine_file,
     check_of_graph,
     read_sidecar,
@@ -23,7 +24,7 @@ def described_engines(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
         manifest: of the folder.
     """
     where = folder / ENGINES
-    return [_described(path, manifest) for path in sorted(where.glob("*.json"))]
+    return [_described(path, manifest) for path in sorted(where.glob(f"*{SUFFIX}.json"))]
 
 
 def _described(path: Path, manifest: Manifest) -> dict[str, Any]:

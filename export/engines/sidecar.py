@@ -22,6 +22,8 @@ ENGINES = "engines"
 """The folder of engines within that of the graphs."""
 FORMAT = "mergevq-engine"
 SCHEMA = 1
+"""Of this description and of how engines are built; part of their keys."""
+SUFFIX = ".engine"
 
 _BUILD = "build it again with `mergevq export engine`"
 
@@ -52,7 +54,7 @@ class Sidecar:
     @property
     def key(self) -> str:
         """SHA-256 of all that decides what the engine is; one of the same key need not be built again."""
-        values = asdict(self)
+        values = {"schema": SCHEMA, **asdict(self)}
         for name in ("file", "engine", "seconds"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -95,7 +97,7 @@ def read_sidecars(folder: Path) -> list[Sidecar]:
     Raises:
         UnusableExportError: one cannot be read.
     """
-    return [read_sidecar(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    return [read_sidecar(path) for path in sorted(folder.glob(f"*{SUFFIX}.json"))] if folder.is_dir() else []
 
 
 def graph_files(manifest: Manifest, graph: GraphSpec) -> dict[str, str]:

@@ -65,7 +65,7 @@ def _add_ranges(parser: argparse.ArgumentParser) -> None:
         type=_range,
         default=(1, 8, 32),
         metavar="MIN,OPT,MAX",
-        help="images at a time, the fewest, the usual number and the most [1,8,32]",
+        help="images at a time: the fewest, the usual number and the most, or one number for all [1,8,32]",
     )
     parser.add_argument(
         "--keep",

@@ -230,7 +230,7 @@ def edited(folder, install, card):
 
 
 def of_another_kind(folder, install, card):
-    (folder / "engines" / "notes.json").write_text("[1]")
+    (folder / "engines" / "notes.engine.json").write_text("[1]")
 
 
 def nothing_built(folder, install, card):
@@ -257,7 +257,7 @@ def tampered(folder, install, card):
         (missing, r"decoder\.tensorrt-sm86\.engine is missing"),
         (cut_off, r"decoder\.tensorrt-sm86\.engine\.json does not describe an engine"),
         (edited, r"\.json does not describe an engine \(it was changed\)"),
-        (of_another_kind, r"notes\.json does not describe an engine"),
+        (of_another_kind, r"notes\.engine\.json does not describe an engine"),
         (nothing_built, r"has no engines; build them with `mergevq export engine"),
         (tampered, r"manifest\.json was changed"),
     ],
