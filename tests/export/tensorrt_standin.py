@@ -46,6 +46,11 @@ class Card:
                 return address
         raise AssertionError(f"{size} bytes at {address:#x} are not on the card")
 
+    def deny(self, address: int) -> None:
+        """Raises where an address that is to be the host's is on the card."""
+        for start, memory in self.live.items():
+            assert not start <= address < start + memory.nbytes, f"{address:#x} is on the card"
+
 
 CudaError = enum.IntEnum("CudaError", {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2})
 CopyKind = enum.IntEnum("CopyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
@@ -166,6 +171,9 @@ class IBuilderConfig:
         self._profiles: list[Any] = []
         self._timings: Any = None
 
+    def _chosen(self) -> list[str]:
+        return []
+
     def set_flag(self, flag: BuilderFlag) -> None:
         self._flags.add(flag)
 
@@ -281,7 +289,8 @@ class Builder:
                 self._logger.log(ILogger.Severity.ERROR, f"{tensor.name} has no profile")
                 return None
         plan = {"path": network._path, "shapes": profile._shapes, "values": profile._values}
-        return json.dumps(plan).encode()
+        settings = {"tf32": BuilderFlag.TF32 in config._flags, "targets": config._chosen()}
+        return json.dumps({**plan, "settings": settings}).encode()
 
 
 class Runtime:
@@ -297,7 +306,9 @@ class Runtime:
 
 
 class ICudaEngine:
-    def __init__(self, card: Card, path: str, shapes: dict[str, Any], values: dict[str, Any]):
+    def __init__(
+        self, card: Card, path: str, shapes: dict[str, Any], values: dict[str, Any], settings: dict[str, Any]
+    ):
         self._card, self._shapes, self._values = card, shapes, values
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -390,6 +401,8 @@ class IExecutionContext:
         address = self._addresses[name]
         if self._engine.get_tensor_location(name) == TensorLocation.DEVICE:
             address = self._engine._card.view(address, array.nbytes)
+        else:
+            self._engine._card.deny(address)
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
         return array
 
@@ -420,6 +433,9 @@ class RtxBuilderConfig(IBuilderConfig):
         super().__init__()
         self.num_compute_capabilities = 0
         self._targets: dict[int, Any] = {}
+
+    def _chosen(self) -> list[str]:
+        return [self._targets[number].name for number in range(self.num_compute_capabilities)]
 
     def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
         assert 0 <= index < self.num_compute_capabilities

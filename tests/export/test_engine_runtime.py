@@ -88,6 +88,19 @@ def test_a_tokenizer_gives_what_onnx_runtime_gives(install, exported, images, tm
         assert np.array_equal(found.decode(tokens.indices), wanted.decode(tokens.indices))
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_settings_reach_the_builder(install, exported, tmp_path, tf32):
+    for flavor, targets, wanted in [
+        ("tensorrt", None, []),
+        ("tensorrt-rtx", None, ["SM80", "SM86", "SM120"]),
+        ("tensorrt-rtx", ["12.0", "7.5"], ["SM75", "SM120"]),
+    ]:
+        install(flavor=flavor)
+        report = build_engines(exported, graphs=["recovery"], targets=targets, tf32=tf32, out=tmp_path)
+        plan = json.loads((tmp_path / report.engines[0].file).read_bytes())
+        assert plan["settings"] == {"tf32": tf32, "targets": wanted} and report.built
+
+
 def test_a_dynamic_encoder_is_told_its_plan_on_the_host(card, exported_any, images, tmp_path):
     build_engines(exported_any, ranges=RANGES, out=tmp_path)
     found = mergevq.load(exported_any, runtime="tensorrt", engines=tmp_path)
