@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from filelock import FileLock
 
 import mergevq
-from mergevq.export import export_onnx, writing
+from mergevq.export import Ranges, build_engines, export_onnx, writing
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.tokenizer import Tokenizer
@@ -58,6 +58,47 @@ def beside() -> Callable[[str], ModuleType]:
         return sys.modules[name]
 
     return load
+
+
+@pytest.fixture
+def install_tensorrt(
+    beside: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Puts a stand-in for a card and one for a flavour in the place of those that may be there; gives the card."""
+    cuda, tensorrt = beside("cuda_standin"), beside("tensorrt_standin")
+
+    def call(card: Any = None, flavor: str = "tensorrt", version: str = "11.4.0.106") -> Any:
+        card = card or cuda.Card()
+        bindings = ModuleType("cuda.bindings")
+        runtime = cuda.cuda_module(card)
+        bindings.runtime = runtime  # type: ignore[attr-defined]
+        names = {
+            "tensorrt": None,
+            "tensorrt_rtx": None,
+            "cuda": ModuleType("cuda"),
+            "cuda.bindings": bindings,
+        }
+        module = tensorrt.tensorrt_module(card, rtx=flavor == "tensorrt-rtx", version=version)
+        names |= {"cuda.bindings.runtime": runtime, flavor.replace("-", "_"): module}
+        for name, each in names.items():
+            monkeypatch.setitem(sys.modules, name, each)
+        return card
+
+    return call
+
+
+@pytest.fixture
+def card(install_tensorrt: Callable[..., Any]) -> Any:
+    """A stand-in for a card, and TensorRT's in its place."""
+    return install_tensorrt()
+
+
+@pytest.fixture
+def with_engines(card: Any, copied: Callable[[], Path]) -> Path:
+    """A copy of the export that may be damaged, with the stand-in's engines of all of its graphs."""
+    copy = copied()
+    build_engines(copy, ranges=Ranges(batch=(1, 2, 4)))
+    return copy
 
 
 @pytest.fixture(scope="session")
