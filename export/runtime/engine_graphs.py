@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mergevq.errors import CheckpointError, DeviceUnavailableError, UnusableExportError
-from mergevq.export.engines.flavors import FLAVORS, Toolkit, installed
+from mergevq.errors import CheckpointError, UnusableExportError
+from mergevq.export.engines.flavors import Toolkit, installed, toolkit
 from mergevq.export.engines.sidecar import (
     ENGINES,
     Sidecar,
@@ -45,12 +45,7 @@ class EngineGraphs:
     """
 
     def __init__(self, folder: Path, engines: Path | None = None):
-        kits = installed()
-        if not kits:
-            raise DeviceUnavailableError(
-                f"engines need {' or '.join(FLAVORS)}, which cannot be imported; pip install mergevq[tensorrt] or "
-                "mergevq[tensorrt-rtx]"
-            )
+        kits = installed() or [toolkit()]  # which says what is missing
         self._cuda = Cuda()
         self.folder = folder
         self._engines = folder / ENGINES if engines is None else engines
