@@ -16,7 +16,7 @@ import torch
 
 from mergevq.bench.runtimes import Opened, Where, within
 from mergevq.export.runtime import sampling as array_sampling
-from mergevq.export.runtime.generator import OnnxGenerator
+from mergevq.export.runtime.generator import ArrayGenerator
 from mergevq.export.runtime.steps import Steps
 from mergevq.generation import sampling
 from mergevq.generation.cache import KVCache
@@ -59,7 +59,7 @@ def _in_pytorch(model: Generator, codes: torch.Tensor, past: int) -> Callable[[]
     return call
 
 
-def _in_graphs(model: OnnxGenerator, codes: np.ndarray, past: int) -> Callable[[], np.ndarray]:
+def _in_graphs(model: ArrayGenerator, codes: np.ndarray, past: int) -> Callable[[], np.ndarray]:
     rows, config = len(codes), model.config
     conditions = {"label": np.zeros(rows, dtype=np.int64), "keep": np.full(rows, config.counts[0])}
     steps = Steps(model.graphs, config, conditions)

@@ -1,4 +1,4 @@
-"""`mergevq.load`: a trained model for PyTorch, or an exported one for ONNX Runtime, by one name.
+"""`mergevq.load`: a trained model for PyTorch, or an exported one for ONNX Runtime or TensorRT, by one name.
 
 What a run time needs is imported when it is asked for: exported graphs load without PyTorch.
 """
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal, overload
 from mergevq.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from mergevq.export.runtime.generator import OnnxGenerator
-    from mergevq.export.runtime.tokenizer import OnnxTokenizer
+    from mergevq.export.runtime.generator import ArrayGenerator
+    from mergevq.export.runtime.tokenizer import ArrayTokenizer
     from mergevq.generation.pipeline import ImageGenerator
     from mergevq.models.tokenizer import Tokenizer
 
-RUNTIMES = ("torch", "onnx")
+RUNTIMES = ("torch", "onnx", "tensorrt")
 
 
 @overload
@@ -26,7 +26,13 @@ def load(where: str | Path, *, runtime: Literal["torch"] = "torch") -> Tokenizer
 @overload
 def load(
     where: str | Path, *, runtime: Literal["onnx"], provider: str = "cpu", threads: int | None = None
-) -> OnnxTokenizer | OnnxGenerator: ...
+) -> ArrayTokenizer | ArrayGenerator: ...
+
+
+@overload
+def load(
+    where: str | Path, *, runtime: Literal["tensorrt"], engines: str | Path | None = None
+) -> ArrayTokenizer | ArrayGenerator: ...
 
 
 def load(
@@ -35,32 +41,41 @@ def load(
     runtime: str = "torch",
     provider: str | None = None,
     threads: int | None = None,
-) -> Tokenizer | ImageGenerator | OnnxTokenizer | OnnxGenerator:
+    engines: str | Path | None = None,
+) -> Tokenizer | ImageGenerator | ArrayTokenizer | ArrayGenerator:
     """A trained tokenizer or generator, ready to use.
 
     Args:
         where: for PyTorch a folder written by `save` (a training run is one too), a tokenizer's training checkpoint
             (.ckpt; its averaged weights), or the name of a repository on the Hugging Face hub; the model is then on
-            the CPU, in evaluation mode. For "onnx" a folder of `mergevq export onnx`.
-        runtime: "torch", or "onnx", whose objects have the same methods for NumPy arrays and need no PyTorch.
+            the CPU, in evaluation mode. For the others a folder of `mergevq export onnx`.
+        runtime: "torch", or "onnx" (ONNX Runtime) or "tensorrt" (engines of `mergevq export engine`), whose objects
+            have the same methods for NumPy arrays and need no PyTorch.
         provider: of ONNX Runtime: "cpu", "cuda", "tensorrt" or "cann"; used or refused, never replaced.
         threads: of ONNX Runtime; by default OMP_NUM_THREADS where that is set, else its own choice.
+        engines: the folder of the engines; by default `engines` in `where`.
 
     Raises:
         CheckpointError: nothing is there, or a file is truncated, changed, or not of this package.
-        UsageError: an unknown run time or provider, or settings of ONNX Runtime for PyTorch.
-        DeviceUnavailableError: the provider cannot be used here.
+        UsageError: an unknown run time or provider, or settings of another run time.
+        DeviceUnavailableError: the provider, or TensorRT, cannot be used here.
     """
+    if runtime not in RUNTIMES:
+        raise UsageError(unknown_name("run time", runtime, RUNTIMES))
+    if runtime != "onnx" and (provider is not None or threads is not None):
+        raise UsageError("provider and threads are settings of ONNX Runtime; add runtime='onnx'")
+    if runtime != "tensorrt" and engines is not None:
+        raise UsageError("engines are for TensorRT; add runtime='tensorrt'")
     if runtime == "onnx":
         from mergevq.export.runtime.folder import open_folder
 
         return open_folder(where, provider or "cpu", threads)
-    if runtime != "torch":
-        raise UsageError(unknown_name("run time", runtime, RUNTIMES))
-    if provider is not None or threads is not None:
-        raise UsageError("provider and threads are settings of ONNX Runtime; add runtime='onnx'")
+    if runtime == "tensorrt":
+        from mergevq.export.runtime.folder import open_engines
+
+        return open_engines(where, engines)
     if is_exported(where):
-        raise UsageError(f"{where} holds exported graphs; load it with runtime='onnx'")
+        raise UsageError(f"{where} holds exported graphs; load it with runtime='onnx' or 'tensorrt'")
     from mergevq.generation import store
 
     return store.load(where)

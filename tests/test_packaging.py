@@ -27,7 +27,13 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 LINKED = [name for name in ("backends", "export", "bench") if (ROOT / name / "__init__.py").exists()]
 FILES = ["pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "tox.ini", "toxfile.py", "constraints.txt"]
 DATA = (".py", ".yaml", ".json")
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cuda": "cuda-bindings",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def source_files() -> Iterator[tuple[str, Path]]:

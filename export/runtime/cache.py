@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_STEP = 32
+GROWTH = 32
+"""Slots that are made room for at a time."""
 
 
 class SlotCache:
@@ -69,7 +70,7 @@ class SlotCache:
         """Makes room for so many slots; what is there stays, and what is new is zero."""
         if slots <= self.capacity:
             return
-        more = slots + _STEP - self.capacity
+        more = slots + GROWTH - self.capacity
         for name, buffer in self.past.items():
             self.past[name] = np.pad(buffer, ((0, 0), (0, 0), (0, more), (0, 0)))
 

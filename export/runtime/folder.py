@@ -6,17 +6,19 @@ import logging
 from pathlib import Path
 
 from mergevq.errors import UsageError
-from mergevq.export.runtime.generator import OnnxGenerator
-from mergevq.export.runtime.sessions import Graphs
-from mergevq.export.runtime.tokenizer import OnnxTokenizer
+from mergevq.export.runtime.engine_graphs import EngineGraphs
+from mergevq.export.runtime.generator import ArrayGenerator
+from mergevq.export.runtime.graphs import Graphs
+from mergevq.export.runtime.sessions import OnnxGraphs
+from mergevq.export.runtime.tokenizer import ArrayTokenizer
 
 logger = logging.getLogger(__name__)
 
 
 def open_folder(
     folder: str | Path, provider: str = "cpu", threads: int | None = None
-) -> OnnxTokenizer | OnnxGenerator:
-    """The tokenizer or the generator of an exported folder.
+) -> ArrayTokenizer | ArrayGenerator:
+    """The tokenizer or the generator of an exported folder, with ONNX Runtime.
 
     Args:
         folder: of `mergevq export onnx`.
@@ -30,11 +32,28 @@ def open_folder(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; at least 1 is wanted, or None for ONNX Runtime's own choice")
-    folder = Path(folder)
-    graphs = Graphs(folder, provider, threads)
+    return _opened(OnnxGraphs(Path(folder), provider, threads))
+
+
+def open_engines(folder: str | Path, engines: str | Path | None = None) -> ArrayTokenizer | ArrayGenerator:
+    """The tokenizer or the generator of an exported folder, with TensorRT or TensorRT-RTX.
+
+    Args:
+        folder: of `mergevq export onnx`.
+        engines: of `mergevq export engine`; by default `engines` in the folder.
+
+    Raises:
+        UnusableExportError: there are no engines, or they are damaged, of another graph or version, or for another
+            card.
+        DeviceUnavailableError: neither flavour is installed, or there is no card.
+    """
+    return _opened(EngineGraphs(Path(folder), None if engines is None else Path(engines)))
+
+
+def _opened(graphs: Graphs) -> ArrayTokenizer | ArrayGenerator:
     if graphs.verification is None or not graphs.verification.get("passed"):
         state = "was not verified" if graphs.verification is None else "failed its verification"
-        logger.warning("%s %s; `mergevq export verify` compares it with its model", folder, state)
+        logger.warning("%s %s; `mergevq export verify` compares it with its model", graphs.folder, state)
     if graphs.manifest.generator is None:
-        return OnnxTokenizer(graphs)
-    return OnnxGenerator(graphs, graphs.manifest.generator)
+        return ArrayTokenizer(graphs)
+    return ArrayGenerator(graphs, graphs.manifest.generator)

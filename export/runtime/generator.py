@@ -12,12 +12,12 @@ import numpy as np
 
 from mergevq.errors import CheckpointError, UnusableExportError, UsageError
 from mergevq.export.layout_file import read_layouts
+from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.layouts import draw_layouts
 from mergevq.export.runtime.parallel import generate_at
 from mergevq.export.runtime.request import ArrayRequest
 from mergevq.export.runtime.sequential import generate_raster
-from mergevq.export.runtime.sessions import Graphs
-from mergevq.export.runtime.tokenizer import OnnxTokenizer
+from mergevq.export.runtime.tokenizer import ArrayTokenizer
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generation.settings import (
     CacheUse,
@@ -47,7 +47,7 @@ class GeneratedArrays:
     cache: CacheUse
 
 
-class OnnxGenerator:
+class ArrayGenerator:
     """What `ImageGenerator` is for tensors.
 
     Args:
@@ -62,7 +62,7 @@ class OnnxGenerator:
     def __init__(self, graphs: Graphs, config: GeneratorConfig):
         self.graphs = graphs
         self.config = config
-        self.tokenizer = OnnxTokenizer(graphs)
+        self.tokenizer = ArrayTokenizer(graphs)
         if config.kind == "rand_ar":
             try:
                 self._layouts = read_layouts(graphs.folder, config.length)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.request import ArrayRequest
 from mergevq.export.runtime.sampling import Choose, chooser
-from mergevq.export.runtime.sessions import Graphs
 from mergevq.export.runtime.steps import Steps
 from mergevq.generation.parallel_schedule import parallel_schedule
 from mergevq.generation.settings import CacheUse, row_uniform

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from mergevq.export.runtime.cache import WindowedSlots
+from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.request import ArrayRequest
 from mergevq.export.runtime.sampling import chooser
-from mergevq.export.runtime.sessions import Graphs
 from mergevq.export.runtime.steps import Steps
 from mergevq.generation.settings import CacheUse, row_uniform
 from mergevq.generator_config import GeneratorConfig

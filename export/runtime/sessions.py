@@ -1,4 +1,4 @@
-"""The graphs of a folder, each opened when it is first run."""
+"""The graphs of a folder with ONNX Runtime, each opened when it is first run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from mergevq.export.runtime.providers import check_used, execution_providers, ru
 _ERRORS_ONLY = 3
 
 
-class Graphs:
-    """Runs graphs by what they are for.
+class OnnxGraphs:
+    """Runs graphs with ONNX Runtime.
 
     Args:
         folder: of an export; every file is compared with the manifest's hash.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from mergevq.export.runtime.cache import SlotCache
+from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.sampling import Choose, join_code
-from mergevq.export.runtime.sessions import Graphs
 from mergevq.generation.settings import CacheUse
 from mergevq.generator_config import GeneratorConfig
 

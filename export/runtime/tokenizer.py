@@ -9,14 +9,14 @@ import numpy as np
 
 from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
+from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.inputs import checked_images, checked_indices, checked_source, checked_starts
-from mergevq.export.runtime.sessions import Graphs
 from mergevq.export.source_map import most_likely_source, source_with_starts
 from mergevq.models.merge import merge_schedule
 from mergevq.tokens import TokenArrays
 
 
-class OnnxTokenizer:
+class ArrayTokenizer:
     """What `Tokenizer` is for tensors, at the one resolution that the graphs were made for.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mergevq.errors import UsageError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mergevq.config import TokenizerConfig
+    from mergevq.export.runtime.generator import ArrayGenerator
+    from mergevq.export.runtime.tokenizer import ArrayTokenizer
     from mergevq.generator_config import GeneratorConfig
     from mergevq.tokens import TokenArrays
 
@@ -54,17 +57,20 @@ class GeneratorEngine(Protocol):
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """--runtime and --provider."""
+    """--runtime, --provider and --engines."""
     parser.add_argument(
         "--runtime",
-        choices=("torch", "onnx"),
+        choices=("torch", "onnx", "tensorrt"),
         default="torch",
-        help="onnx runs a folder of `mergevq export onnx` and needs no PyTorch [%(default)s]",
+        help="onnx runs a folder of `mergevq export onnx`, tensorrt its engines; neither needs PyTorch [%(default)s]",
     )
     parser.add_argument(
         "--provider",
         metavar="NAME",
         help="of ONNX Runtime: cpu, cuda, tensorrt or cann; used or refused, never replaced [cpu]",
+    )
+    parser.add_argument(
+        "--engines", type=Path, metavar="DIR", help="of `mergevq export engine`, for TensorRT [C/engines]"
     )
 
 
@@ -80,11 +86,10 @@ def open_tokenizer(options: argparse.Namespace) -> TokenizerEngine:
         from mergevq.cli.torch_engines import load_tokenizer
 
         return load_tokenizer(options)
-    from mergevq.export.runtime.folder import open_folder
-    from mergevq.export.runtime.tokenizer import OnnxTokenizer
+    from mergevq.export.runtime.tokenizer import ArrayTokenizer
 
-    found = open_folder(options.checkpoint, options.provider or "cpu")
-    if not isinstance(found, OnnxTokenizer):
+    found = _opened(options)
+    if not isinstance(found, ArrayTokenizer):
         raise UsageError(f"{options.checkpoint} holds a generator; give the folder of an exported tokenizer")
     return found
 
@@ -102,22 +107,35 @@ def open_generator(options: argparse.Namespace) -> GeneratorEngine:
 
         return load_generator(options)
     if options.compile:
-        raise UsageError("--compile is for PyTorch; leave it out, or --runtime onnx")
-    from mergevq.export.runtime.folder import open_folder
-    from mergevq.export.runtime.generator import OnnxGenerator
+        raise UsageError("--compile is for PyTorch; leave it out, or --runtime")
+    from mergevq.export.runtime.generator import ArrayGenerator
 
-    found = open_folder(options.checkpoint, options.provider or "cpu")
-    if not isinstance(found, OnnxGenerator):
+    found = _opened(options)
+    if not isinstance(found, ArrayGenerator):
         raise UsageError(f"{options.checkpoint} holds a tokenizer; give the folder of an exported generator")
     return found
+
+
+def _opened(options: argparse.Namespace) -> ArrayTokenizer | ArrayGenerator:
+    from mergevq.export.runtime.folder import open_engines, open_folder
+
+    if options.runtime == "tensorrt":
+        return open_engines(options.checkpoint, options.engines)
+    return open_folder(options.checkpoint, options.provider or "cpu")
 
 
 def _check_options(options: argparse.Namespace) -> None:
     from mergevq.loading import is_exported
 
-    if options.runtime == "onnx" and options.device is not None:
+    runtime = options.runtime
+    if runtime == "onnx" and options.device is not None:
         raise UsageError("--device is for PyTorch; with --runtime onnx choose a --provider")
-    if options.runtime == "torch" and options.provider is not None:
-        raise UsageError("--provider is for ONNX Runtime; add --runtime onnx, or choose a --device")
-    if options.runtime == "torch" and is_exported(options.checkpoint):
-        raise UsageError(f"{options.checkpoint} holds exported graphs; add --runtime onnx")
+    if runtime == "tensorrt" and options.device is not None:
+        raise UsageError("--device is for PyTorch; TensorRT takes the first card of CUDA_VISIBLE_DEVICES")
+    if runtime != "onnx" and options.provider is not None:
+        other = "choose a --device" if runtime == "torch" else "leave it out"
+        raise UsageError(f"--provider is for ONNX Runtime; add --runtime onnx, or {other}")
+    if runtime != "tensorrt" and options.engines is not None:
+        raise UsageError("--engines is for TensorRT; add --runtime tensorrt")
+    if runtime == "torch" and is_exported(options.checkpoint):
+        raise UsageError(f"{options.checkpoint} holds exported graphs; add --runtime onnx, or tensorrt")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mergevq.cli import export_inspect, export_onnx, export_verify
+from mergevq.cli import export_engine, export_inspect, export_onnx, export_verify
 
-KINDS = (export_onnx, export_verify, export_inspect)
+KINDS = (export_onnx, export_engine, export_verify, export_inspect)
 """In the order in which they come."""
 
 
@@ -15,9 +15,11 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="a model as graphs that run without PyTorch",
-        description="Makes a folder of ONNX graphs from a checkpoint, verifies one, or shows what is in one.",
+        description="Makes a folder of ONNX graphs from a checkpoint, builds TensorRT engines of one, verifies one, or "
+        "shows what is in one.",
         epilog="examples:\n"
         "  mergevq export onnx --checkpoint runs/tok --out deployed --keep 36,144\n"
+        "  mergevq export engine deployed\n"
         "  mergevq export verify deployed --checkpoint runs/tok\n"
         "  mergevq export inspect deployed\n",
     )

@@ -16,8 +16,9 @@ def register(kinds: Any) -> None:
     parser = kinds.add_parser(
         "inspect",
         help="show what is in a folder of graphs",
-        description="Shows the graphs with their inputs and outputs, what they were made from, and whether they were "
-        "verified, after a check of every file's hash. Needs neither PyTorch nor onnx.",
+        description="Shows the graphs with their inputs and outputs, what they were made from, whether they were "
+        "verified, and the engines that were built of them, after a check of every file's hash. Needs neither PyTorch "
+        "nor onnx nor TensorRT.",
         epilog="examples:\n  mergevq export inspect deployed\n  mergevq export inspect deployed --json\n",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
@@ -27,18 +28,23 @@ def register(kinds: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks the hashes, and prints."""
+    from mergevq.export.engines.inspection import described_engines
     from mergevq.export.manifest import check_files, read_manifest, read_verification, to_json
 
     manifest = read_manifest(options.folder)
     check_files(options.folder, manifest)
     verification = read_verification(options.folder)
+    engines = described_engines(options.folder, manifest)
     if options.json:
-        print(json.dumps({"manifest": to_json(manifest), "verification": verification}, indent=2))
+        found = {"manifest": to_json(manifest), "verification": verification, "engines": engines}
+        print(json.dumps(found, indent=2))
         return 0
     print(_heading(manifest))
     for graph in manifest.graphs:
         print(_described(manifest, graph))
     print(_verdict(verification))
+    for engine in engines:
+        print(_engine(engine))
     return 0
 
 
@@ -82,3 +88,13 @@ def _verdict(verification: dict[str, Any] | None) -> str:
     passed = sum(check["passed"] for check in checks)
     verdict = "passed" if verification["passed"] else "FAILED"
     return f"verification {verdict}: {passed} of {len(checks)} checks, {verification['provider']}"
+
+
+def _engine(engine: dict[str, Any]) -> str:
+    if engine["problem"]:
+        return f"{engine['file']} cannot be used: {engine['problem']}"
+    size = engine["bytes"] / 2**20
+    return (
+        f"{engine['file']} ({size:.1f} MiB) by {engine['flavor']} {engine['version']} for compute capability "
+        f"{', '.join(engine['targets'])}"
+    )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
+from typing import Any, get_args
 
 import pytest
 import torch
 from filelock import FileLock
 
 import mergevq
-from mergevq.export import export_onnx, writing
+from mergevq.export import Ranges, build_engines, export_onnx, writing
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.tokenizer import Tokenizer
@@ -43,6 +46,62 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 
 @pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """Loads a module that stands beside the tests, by name."""
+
+    def load(name: str) -> ModuleType:
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+            assert spec is not None and spec.loader is not None
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    return load
+
+
+@pytest.fixture
+def install_tensorrt(
+    beside: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Puts a stand-in for a card and one for a flavour in the place of those that may be there; gives the card."""
+    cuda, tensorrt = beside("cuda_standin"), beside("tensorrt_standin")
+
+    def call(card: Any = None, flavor: str = "tensorrt", version: str = "11.4.0.106") -> Any:
+        card = card or cuda.Card()
+        bindings = ModuleType("cuda.bindings")
+        runtime = cuda.cuda_module(card)
+        bindings.runtime = runtime  # type: ignore[attr-defined]
+        names = {
+            "tensorrt": None,
+            "tensorrt_rtx": None,
+            "cuda": ModuleType("cuda"),
+            "cuda.bindings": bindings,
+        }
+        module = tensorrt.tensorrt_module(card, rtx=flavor == "tensorrt-rtx", version=version)
+        names |= {"cuda.bindings.runtime": runtime, flavor.replace("-", "_"): module}
+        for name, each in names.items():
+            monkeypatch.setitem(sys.modules, name, each)
+        return card
+
+    return call
+
+
+@pytest.fixture
+def card(install_tensorrt: Callable[..., Any]) -> Any:
+    """A stand-in for a card, and TensorRT's in its place."""
+    return install_tensorrt()
+
+
+@pytest.fixture
+def with_engines(card: Any, copied: Callable[[], Path]) -> Path:
+    """A copy of the export that may be damaged, with the stand-in's engines of all of its graphs."""
+    copy = copied()
+    build_engines(copy, ranges=Ranges(batch=(1, 2, 4)))
+    return copy
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:
     """64 positions, codes of 8 bits, random weights."""
     torch.manual_seed(0)
@@ -55,6 +114,18 @@ def exported(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "INLINE_BYTES", 80_000)
         return once(tmp_path_factory, "tiny", lambda out: export_onnx(tiny_tokenizer, out, keep=[32, 17]))
+
+
+@pytest.fixture(scope="session")
+def exported_any(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder for any kept count, decoder and recovery."""
+    return once(tmp_path_factory, "any", lambda out: export_onnx(tiny_tokenizer, out, dynamic_keep=True))
+
+
+@pytest.fixture(scope="session")
+def exported_half(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoder, decoder and recovery that compute in float16."""
+    return once(tmp_path_factory, "half", lambda out: export_onnx(tiny_tokenizer, out, precision="fp16"))
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_generated_pictures_are_those_of_pytorch(run, exported_generator, tmp_pa
         (["--runtime", "onnx", "--provider", "cann"], "not in the installed ONNX Runtime; available: "),
         (["--runtime", "onnx", "--device", "cpu"], "--device is for PyTorch"),
         (["--provider", "cpu"], "--provider is for ONNX Runtime"),
-        ([], "holds exported graphs; add --runtime onnx"),
+        ([], "holds exported graphs; add --runtime onnx, or tensorrt"),
     ],
 )
 def test_bad_options(run, exported, image_folder, tmp_path, arguments, said):

@@ -9,7 +9,7 @@ import torch
 import mergevq
 from mergevq.errors import UnusableExportError, UsageError
 from mergevq.export.layout_file import LAYOUTS
-from mergevq.export.runtime.generator import OnnxGenerator
+from mergevq.export.runtime.generator import ArrayGenerator
 from mergevq.generation.sampling import Sampling
 
 
@@ -18,7 +18,7 @@ def pair(exported_generator):
     """The model, and what runs its graphs."""
     generator, folder = exported_generator
     runtime = mergevq.load(folder, runtime="onnx", threads=1)
-    assert isinstance(runtime, OnnxGenerator) and runtime.kind == generator.kind
+    assert isinstance(runtime, ArrayGenerator) and runtime.kind == generator.kind
     return generator, runtime
 
 

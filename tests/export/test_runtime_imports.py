@@ -72,4 +72,4 @@ def test_generate(run_python, exported_generator, tmp_path):
 def test_help_names_the_run_time(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert "--runtime {torch,onnx}" in capsys.readouterr().out
+    assert "--runtime {torch,onnx,tensorrt}" in capsys.readouterr().out

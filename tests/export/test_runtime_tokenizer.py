@@ -13,7 +13,7 @@ import torch
 
 import mergevq
 from mergevq.errors import DeviceUnavailableError, ExportError, MergeVQError, UnusableExportError, UsageError
-from mergevq.export import export_onnx, read_manifest
+from mergevq.export import read_manifest
 from mergevq.export.manifest import MANIFEST, VERIFICATION, entry, to_json
 from mergevq.export.runtime.folder import open_folder
 from mergevq.export.runtime.providers import check_used
@@ -51,9 +51,8 @@ def test_arrays_and_values_are_the_models(runtime, tiny_tokenizer, images):
     assert runtime.keeps == [17, 32] and runtime.provider == "cpu"
 
 
-def test_an_encoder_for_any_count(tiny_tokenizer, tmp_path, images):
-    export_onnx(tiny_tokenizer, tmp_path / "out", dynamic_keep=True)
-    runtime = mergevq.load(tmp_path / "out", runtime="onnx", threads=1)
+def test_an_encoder_for_any_count(exported_any, tiny_tokenizer, images):
+    runtime = mergevq.load(exported_any, runtime="onnx", threads=1)
     for keep in (None, 16, 31, 63, 64):
         with torch.no_grad():
             wanted = tiny_tokenizer.encode(torch.from_numpy(images), keep)
@@ -137,7 +136,7 @@ def test_without_onnxruntime_the_error_says_what_to_install(exported, monkeypatc
 def test_run_times_are_named(exported, tmp_path):
     with pytest.raises(UsageError, match="unknown run time 'onxx'; did you mean 'onnx'"):
         mergevq.load(exported, runtime="onxx")
-    with pytest.raises(UsageError, match="load it with runtime='onnx'"):
+    with pytest.raises(UsageError, match="load it with runtime='onnx' or 'tensorrt'"):
         mergevq.load(exported)
     with pytest.raises(UsageError, match="settings of ONNX Runtime"):
         mergevq.load(exported, provider="cpu")
