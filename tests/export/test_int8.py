@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 import mergevq
 from mergevq.errors import UsageError
-from mergevq.export import export_onnx, int8, read_manifest, verify, writing
+from mergevq.export import build_engines, export_onnx, int8, read_manifest, verify, writing
 from mergevq.export.generator_checks import _divergence
 from mergevq.export.manifest import MANIFEST, entry, to_json
 
@@ -66,6 +66,12 @@ def test_it_passes_with_a_loss_that_is_there_and_small(folder, generator):
 def test_the_run_time_generates_from_it(folder):
     images = mergevq.load(folder, runtime="onnx").generate([1, 4, 2], seed=0)
     assert images.shape == (3, 3, 32, 32) and np.isfinite(images).all()
+
+
+def test_engines_of_it_are_refused_before_anything_is_built(folder):
+    with pytest.raises(UsageError, match="holds int8 graphs"):
+        build_engines(folder)
+    assert not (folder / "engines").exists()
 
 
 def test_a_wrong_scale_is_found_out(folder, generator, tmp_path):
