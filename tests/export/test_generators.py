@@ -13,7 +13,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import mergevq
 from mergevq.errors import CheckpointError, UsageError
 from mergevq.export import export_onnx, read_manifest, verify
 from mergevq.export.generator_checks import split
@@ -23,27 +22,13 @@ from mergevq.export.sessions import Sessions
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.subcodes import split_code
-from mergevq.models.tokenizer import Tokenizer
 
-
-def tiny_generator(kind: GeneratorKind, tokenizer: Tokenizer) -> ImageGenerator:
-    """A generator of two layers whose logits are not all zero, as those of a new one are."""
-    torch.manual_seed(1)
-    generator = mergevq.create_generator(
-        "nano", kind, tokenizer, depth=2, classes=5, window=4, counts=(20, 32), dropout=0.0
-    )
-    with torch.no_grad():
-        for weight in generator.model.head.outputs.parameters():
-            weight.normal_(std=0.2)
-    if kind == "rand_ar":
-        positions = torch.arange(64).expand(6, -1) % 3 == 0
-        generator.model.remember_layouts(positions, torch.arange(6) % 5)
-    return generator
+from .conftest import once, small_generator
 
 
 @pytest.fixture(scope="module", params=get_args(GeneratorKind))
 def generator(request, tiny_tokenizer) -> ImageGenerator:
-    return tiny_generator(request.param, tiny_tokenizer)
+    return small_generator(request.param, tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +45,8 @@ def close(precision) -> float:
 
 @pytest.fixture(scope="module")
 def folder(generator, precision, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp(generator.kind) / "out"
-    export_onnx(generator, out, precision=precision)
-    return out
+    name = generator.kind if precision == "fp32" else f"{generator.kind}-{precision}"
+    return once(tmp_path_factory, name, lambda out: export_onnx(generator, out, precision=precision))
 
 
 def test_an_export_is_complete_and_verified(folder, generator, precision):
