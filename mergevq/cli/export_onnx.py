@@ -56,13 +56,14 @@ def run(options: argparse.Namespace) -> int:
     from mergevq.export import export_onnx
 
     common.check_writable(options.out.parent, folder=True)
-    report = export_onnx(
-        options.checkpoint,
-        options.out,
-        keep=options.keep,
-        dynamic_keep=options.dynamic_keep,
-        precision=options.precision,
-    )
+    with common.tidy_when_terminated():
+        report = export_onnx(
+            options.checkpoint,
+            options.out,
+            keep=options.keep,
+            dynamic_keep=options.dynamic_keep,
+            precision=options.precision,
+        )
     print(_as_json(report) if options.json else _as_text(report))
     return 0
 

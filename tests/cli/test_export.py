@@ -6,6 +6,10 @@ import contextlib
 import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +111,27 @@ def test_a_folder_of_something_else_is_left_alone(mergevq_main, tiny, tmp_path):
 def test_kinds_are_suggested(mergevq_main):
     result = mergevq_main("export", "onxx")
     assert result.code == 2 and "did you mean 'onnx'" in result.error
+
+
+def test_a_terminated_export_leaves_nothing_behind(tiny, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mergevq",
+        "export",
+        "onnx",
+        "--checkpoint",
+        tiny,
+        "--out",
+        tmp_path / "out",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.iterdir()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [path.name.rpartition(".")[0] for path in tmp_path.iterdir()] == [".out"]
+    process.terminate()
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in complaint
+    assert list(tmp_path.iterdir()) == []
