@@ -19,10 +19,13 @@ from pathlib import Path
 import mergevq
 from mergevq.bench.verified import check_verified
 from mergevq.config import to_dict
-from mergevq.errors import UsageError
+from mergevq.errors import UnusableExportError, UsageError
+from mergevq.export.engines.folder import build_engines
 from mergevq.export.exporter import export_onnx
 from mergevq.export.manifest import Precision, files_of, read_manifest
-from mergevq.export.verification import tokenizer_of
+from mergevq.export.runtime.cuda import Cuda
+from mergevq.export.runtime.engine_graphs import EngineGraphs
+from mergevq.export.verification import tokenizer_of, verify
 from mergevq.files import sha256
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint
@@ -60,6 +63,27 @@ def export_of(
             export_onnx(model, out, keep=keep, precision=precision)
     check_verified(out)
     return out
+
+
+def make_engines(folder: Path, model: Tokenizer | ImageGenerator) -> None:
+    """Has TensorRT engines of the graphs that were verified on the card that is there; those of the user must be so.
+
+    Raises:
+        DeviceUnavailableError: there is no card, or no TensorRT.
+        ExportError: an engine cannot be built, or does not do what the model does.
+        UnusableExportError: the user's engines are missing, damaged, not verified, or failed.
+    """
+    Cuda()  # says so where there is no card, before anything is built
+    if not GIVEN:
+        build_engines(folder)
+    graphs = EngineGraphs(folder)
+    if graphs.verification is None and not GIVEN:
+        verify(folder, model, runtime="tensorrt").raise_if_failed()
+    elif graphs.verification is None or not graphs.verification.get("passed"):
+        raise UnusableExportError(
+            f"{graphs.engines} was not verified or failed, and what may compute something else is not timed; run "
+            "`mergevq export verify --runtime tensorrt`"
+        )
 
 
 def graph_bytes(folder: Path, keep: int) -> int:

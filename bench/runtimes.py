@@ -22,7 +22,7 @@ import torch
 import mergevq
 from mergevq.backends import Device
 from mergevq.bench import inputs
-from mergevq.bench.exports import export_of, graph_bytes
+from mergevq.bench.exports import export_of, graph_bytes, make_engines
 from mergevq.bench.subjects import generator, subjects, tokenizer
 from mergevq.errors import DeviceUnavailableError, ExportError, UnusableExportError, UsageError
 from mergevq.export.manifest import Precision as GraphPrecision
@@ -211,6 +211,8 @@ def _open_graphs(
         raise Unavailable(f"graphs are exported in float32 and float16, not in {precision}")
     try:
         folder = export_of(model, _GRAPHS[precision], keeps, where.exports)
+        if runtime == "tensorrt":
+            make_engines(folder, model)
         settings = _settings(runtime, where)
         opened = _load(folder, runtime, tuple(settings.items()))
     except (DeviceUnavailableError, ExportError, UnusableExportError, UsageError) as error:

@@ -151,8 +151,12 @@ def digest_of(folder: str | Path) -> str:
     return str(_read_json(Path(folder) / MANIFEST).get("sha256"))
 
 
-def read_verification(folder: str | Path) -> dict[str, Any] | None:
-    """The content of verify.json; None where there is none, or it speaks of another manifest.
+def read_verification(folder: str | Path, digest: str | None = None) -> dict[str, Any] | None:
+    """The content of verify.json; None where there is none, or it speaks of something else.
+
+    Args:
+        folder: that holds it.
+        digest: of what it is to speak of; by default of the folder's manifest.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -161,7 +165,7 @@ def read_verification(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = _read_json(path)
-    return found if found.get("manifest") == digest_of(folder) else None
+    return found if found.get("manifest") == (digest or digest_of(folder)) else None
 
 
 def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:

@@ -62,7 +62,7 @@ class VerifyReport:
     """A verification of a folder."""
 
     manifest: str
-    """SHA-256 of the manifest that was verified."""
+    """SHA-256 of the manifest that was verified; of engines `EngineGraphs.digest`, which holds it."""
     provider: str
     """What ran the graphs."""
     versions: Mapping[str, str]

@@ -1,23 +1,46 @@
-"""The graphs of a folder at work on the CPU, for verification."""
+"""The graphs of a folder at work, for verification: on the CPU, or as engines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from mergevq.errors import ExportError
 from mergevq.export.manifest import GraphSpec
+from mergevq.export.runtime.engine_graphs import EngineGraphs
 
 PROVIDER = "CPUExecutionProvider"
 
 
-class Sessions:
-    """Runs graphs by their description; the latest four stay loaded, a step and its heads say.
+class Sessions(Protocol):
+    """Runs graphs by their description."""
+
+    def run(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name.
+
+        Raises:
+            ExportError: the graph is refused, or fails on these inputs.
+        """
+
+
+class EngineSessions:
+    """TensorRT engines, whose graphs were verified before."""
+
+    def __init__(self, graphs: EngineGraphs):
+        self._graphs = graphs
+
+    def run(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Sessions`."""
+        return self._graphs.run(spec.role, inputs, keep=spec.keep, part=spec.part)
+
+
+class OnnxSessions:
+    """ONNX Runtime on the CPU; the latest four graphs stay loaded, a step and its heads say.
 
     Args:
         folder: of the export.
@@ -28,11 +51,7 @@ class Sessions:
         self._open = lru_cache(maxsize=4)(self._opened)
 
     def run(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs by name.
-
-        Raises:
-            ExportError: ONNX Runtime refuses the graph, or fails on these inputs.
-        """
+        """See `Sessions`."""
         names = [tensor.name for tensor in spec.outputs]
         try:
             found = self._open(spec.file).run(names, dict(inputs))

@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -17,7 +19,8 @@ from mergevq.errors import CheckpointError, UsageError
 from mergevq.export.generator_checks import generator_checks
 from mergevq.export.manifest import Manifest, digest_of, read_manifest
 from mergevq.export.report import Check, VerifyReport
-from mergevq.export.sessions import PROVIDER, Sessions
+from mergevq.export.runtime.engine_graphs import EngineGraphs
+from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sessions
 from mergevq.export.static_checks import static_checks
 from mergevq.export.tokenizer_checks import decoder_checks, encoder_checks
 from mergevq.generation.pipeline import ImageGenerator
@@ -29,12 +32,21 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What making and verifying graphs needs beside PyTorch."""
 
 
-def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -> VerifyReport:
+def verify(
+    folder: str | Path,
+    model: str | Path | Tokenizer | ImageGenerator,
+    *,
+    runtime: Literal["onnx", "tensorrt"] = "onnx",
+    engines: str | Path | None = None,
+) -> VerifyReport:
     """Compares the graphs of a folder with the model that they were made from, and writes verify.json.
 
     Args:
         folder: of an export.
         model: the tokenizer or the generator on the CPU, or where its checkpoint is.
+        runtime: "onnx", ONNX Runtime on the CPU; or "tensorrt", the engines of the graphs, and then verify.json goes
+            where they are.
+        engines: their folder; by default `engines` in the folder.
 
     Returns:
         Every check with its number; whether all passed is `passed`.
@@ -42,6 +54,7 @@ def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -
     Raises:
         CheckpointError: a file is missing or changed, or the graphs were made from another model.
         ExportError: a graph does not run at all.
+        DeviceUnavailableError: engines cannot be run here.
         UsageError: a package that this needs is not installed, or the model is not a float32 one on the CPU.
     """
     check_packages()
@@ -49,18 +62,48 @@ def verify(folder: str | Path, model: str | Path | Tokenizer | ImageGenerator) -
     manifest = read_manifest(folder)
     model = loaded(model)
     _check_origin(manifest, model, folder)
+    ran = _on_engines(folder, engines) if runtime == "tensorrt" else _on_onnx_runtime(folder)
     started = time.perf_counter()
     with evaluating(model):
-        checks = tuple(_checks(folder, manifest, model))
+        checks = tuple(_checks(folder, manifest, model, ran.sessions))
     report = VerifyReport(
-        manifest=digest_of(folder),
-        provider=PROVIDER,
-        versions={name: version(name) for name in ("onnxruntime", "torch")},
+        manifest=ran.digest,
+        provider=ran.provider,
+        versions={ran.library: ran.version, "torch": version("torch")},
         checks=checks,
         seconds=time.perf_counter() - started,
     )
-    report.write(folder)
+    report.write(ran.home)
     return report
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What runs the graphs, and where its report goes."""
+
+    sessions: Sessions
+    provider: str
+    library: str
+    version: str
+    home: Path
+    digest: str
+
+
+def _on_onnx_runtime(folder: Path) -> _Ran:
+    library = "onnxruntime"
+    return _Ran(OnnxSessions(folder), PROVIDER, library, version(library), folder, digest_of(folder))
+
+
+def _on_engines(folder: Path, engines: str | Path | None) -> _Ran:
+    graphs = EngineGraphs(folder, None if engines is None else Path(engines))
+    return _Ran(
+        EngineSessions(graphs),
+        graphs.provider,
+        graphs.provider,
+        graphs.version,
+        graphs.engines,
+        graphs.digest,
+    )
 
 
 def check_packages() -> None:
@@ -103,13 +146,14 @@ def tokenizer_of(model: Tokenizer | ImageGenerator) -> Tokenizer:
     return model.tokenizer if isinstance(model, ImageGenerator) else model
 
 
-def _checks(folder: Path, manifest: Manifest, model: Tokenizer | ImageGenerator) -> Iterator[Check]:
+def _checks(
+    folder: Path, manifest: Manifest, model: Tokenizer | ImageGenerator, sessions: Sessions
+) -> Iterator[Check]:
     """First what the files are; what they compute only where that is in order."""
     found = static_checks(folder, manifest)
     yield from found
     if not all(check.passed for check in found):
         return
-    sessions = Sessions(folder)
     tokenizer = tokenizer_of(model)
     # The references: what the operators mean, where a device's own implementation only comes close.
     with torch.inference_mode(), reference_only():

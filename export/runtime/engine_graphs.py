@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mergevq.export.manifest import (
     Manifest,
     Role,
     check_files,
+    digest_of,
     files_of,
     read_manifest,
     read_verification,
@@ -38,6 +40,10 @@ class EngineGraphs:
 
     Attributes:
         provider: the flavour.
+        version: of the flavour.
+        engines: the folder of the engines.
+        digest: SHA-256 of the manifest and of the engines, by which their verification says what it speaks of.
+        verification: of these engines (`mergevq export verify --runtime tensorrt`), not of the graphs.
 
     Raises:
         DeviceUnavailableError: no flavour is installed, or there is no card.
@@ -48,18 +54,20 @@ class EngineGraphs:
         kits = installed() or [toolkit()]  # which says what is missing
         self._cuda = Cuda()
         self.folder = folder
-        self._engines = folder / ENGINES if engines is None else engines
+        self.engines = folder / ENGINES if engines is None else engines
         try:
             self.manifest: Manifest = read_manifest(folder)
             check_files(folder, self.manifest, _beside_graphs(self.manifest))
-            self.verification = read_verification(folder)
+            self._toolkit, self._sidecars = self._found(kits)
+            self.digest = _digest(digest_of(folder), self._sidecars.values())
+            self.verification = read_verification(self.engines, self.digest)
         except CheckpointError as error:
             raise UnusableExportError(str(error)) from error
-        self._toolkit, self._sidecars = self._found(kits)
         self.provider: str = self._toolkit.flavor
+        self.version = self._toolkit.version
         for sidecar in self._sidecars.values():
             check_usable(sidecar, self.manifest, self._toolkit, self._cuda.capability)
-            check_engine_file(sidecar, self._engines)
+            check_engine_file(sidecar, self.engines)
         self._open: dict[str, Engine] = {}
 
     def run(
@@ -92,15 +100,15 @@ class EngineGraphs:
         sidecar = self._sidecars.get(spec.file)
         if sidecar is None:
             raise UnusableExportError(
-                f"{self._engines} has no engine of {spec.file} for {self._toolkit.flavor}; build it with `mergevq "
+                f"{self.engines} has no engine of {spec.file} for {self._toolkit.flavor}; build it with `mergevq "
                 f"export engine {self.folder} --graphs {spec.role}`"
             )
-        content = (self._engines / sidecar.file).read_bytes()
+        content = (self.engines / sidecar.file).read_bytes()
         return Engine(self._toolkit, self._cuda, spec, sidecar, content)
 
     def _found(self, kits: list[Toolkit]) -> tuple[Toolkit, dict[str, Sidecar]]:
         """The first flavour that is installed and has engines, and those; of several those for this card."""
-        every = read_sidecars(self._engines)
+        every = read_sidecars(self.engines)
         graphs = {graph.file for graph in self.manifest.graphs}
         for kit in kits:
             ours = [each for each in every if each.flavor == kit.flavor and each.graph in graphs]
@@ -113,8 +121,13 @@ class EngineGraphs:
             f"has engines of {', '.join(there)} alone, and {have} is installed" if there else "has no engines"
         )
         raise UnusableExportError(
-            f"{self._engines} {said}; build them with `mergevq export engine {self.folder}`"
+            f"{self.engines} {said}; build them with `mergevq export engine {self.folder}`"
         )
+
+
+def _digest(manifest: str, sidecars: Iterable[Sidecar]) -> str:
+    engines = sorted(each.engine.sha256 for each in sidecars if each.engine is not None)
+    return hashlib.sha256("".join([manifest, *engines]).encode()).hexdigest()
 
 
 def _beside_graphs(manifest: Manifest) -> list[str]:

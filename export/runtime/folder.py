@@ -32,7 +32,7 @@ def open_folder(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; at least 1 is wanted, or None for ONNX Runtime's own choice")
-    return _opened(OnnxGraphs(Path(folder), provider, threads))
+    return _opened(OnnxGraphs(Path(folder), provider, threads), "verify")
 
 
 def open_engines(folder: str | Path, engines: str | Path | None = None) -> ArrayTokenizer | ArrayGenerator:
@@ -47,13 +47,20 @@ def open_engines(folder: str | Path, engines: str | Path | None = None) -> Array
             card.
         DeviceUnavailableError: neither flavour is installed, or there is no card.
     """
-    return _opened(EngineGraphs(Path(folder), None if engines is None else Path(engines)))
+    found = EngineGraphs(Path(folder), None if engines is None else Path(engines))
+    return _opened(found, "verify --runtime tensorrt")
 
 
-def _opened(graphs: Graphs) -> ArrayTokenizer | ArrayGenerator:
+def _opened(graphs: Graphs, remedy: str) -> ArrayTokenizer | ArrayGenerator:
     if graphs.verification is None or not graphs.verification.get("passed"):
         state = "was not verified" if graphs.verification is None else "failed its verification"
-        logger.warning("%s %s; `mergevq export verify` compares it with its model", graphs.folder, state)
+        logger.warning(
+            "%s on %s %s; `mergevq export %s` compares it with its model",
+            graphs.folder,
+            graphs.provider,
+            state,
+            remedy,
+        )
     if graphs.manifest.generator is None:
         return ArrayTokenizer(graphs)
     return ArrayGenerator(graphs, graphs.manifest.generator)

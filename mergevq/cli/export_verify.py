@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mergevq.errors import UsageError
+
 
 def register(kinds: Any) -> None:
     """Adds the kind to `mergevq export`."""
@@ -17,10 +19,19 @@ def register(kinds: Any) -> None:
         "now, and writes verify.json. The exit code is 1 where a check fails.",
         epilog="examples:\n"
         "  mergevq export verify deployed --checkpoint runs/tok\n"
-        "  mergevq export verify deployed --checkpoint runs/tok --json\n",
+        "  mergevq export verify deployed --checkpoint runs/tok --runtime tensorrt --json\n",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
     parser.add_argument("--checkpoint", required=True, metavar="C", help="what the graphs were exported from")
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "tensorrt"),
+        default="onnx",
+        help="tensorrt verifies the engines of the graphs, on the card that is there [%(default)s]",
+    )
+    parser.add_argument(
+        "--engines", type=Path, metavar="DIR", help="of `mergevq export engine`, for TensorRT [DIR/engines]"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -30,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     from mergevq.export import verify
     from mergevq.export.report import as_table
 
-    report = verify(options.folder, options.checkpoint)
+    if options.engines is not None and options.runtime != "tensorrt":
+        raise UsageError("--engines is for TensorRT; add --runtime tensorrt")
+    report = verify(options.folder, options.checkpoint, runtime=options.runtime, engines=options.engines)
     print(json.dumps(report.to_json(), indent=2) if options.json else as_table(report.checks))
     report.raise_if_failed()
     return 0

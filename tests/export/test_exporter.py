@@ -18,7 +18,7 @@ from mergevq.export import export_onnx, exporter, read_manifest, verification, v
 from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
 from mergevq.export.report import VerifyReport
 from mergevq.export.samples import random_tokens
-from mergevq.export.sessions import Sessions
+from mergevq.export.sessions import OnnxSessions
 from mergevq.export.source_map import most_likely_source
 from mergevq.tokens import Tokens
 
@@ -39,7 +39,7 @@ def test_an_export_is_complete_and_verified(exported):
 
 @pytest.mark.parametrize(("keep", "batch"), [(32, 1), (17, 2), (17, 5)])
 def test_graphs_encode_and_decode_as_the_model(exported, tiny_tokenizer, keep, batch):
-    manifest, sessions = read_manifest(exported), Sessions(exported)
+    manifest, sessions = read_manifest(exported), OnnxSessions(exported)
     images = torch.rand(batch, 3, 32, 32) * 2 - 1
     found = sessions.run(manifest.graph("encoder", keep=keep), {"image": images.numpy()})
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_graphs_encode_and_decode_as_the_model(exported, tiny_tokenizer, keep, b
 
 @pytest.mark.parametrize("keep", [1, 2, 33, 64])
 def test_one_decoder_and_one_recovery_take_any_count(exported, tiny_tokenizer, keep):
-    manifest, sessions = read_manifest(exported), Sessions(exported)
+    manifest, sessions = read_manifest(exported), OnnxSessions(exported)
     indices, source = random_tokens(2, keep, 64, 8, seed=keep)
     tokens = Tokens(torch.from_numpy(indices), torch.from_numpy(source), torch.from_numpy(indices), (8, 8))
     painted = sessions.run(manifest.graph("decoder"), {"indices": indices, "source": source})["image"]

@@ -18,7 +18,7 @@ from mergevq.export import export_onnx, read_manifest, verify
 from mergevq.export.generator_checks import split
 from mergevq.export.layout_file import LAYOUTS, read_layouts, write_layouts
 from mergevq.export.manifest import MANIFEST, Precision, check_files, entry, to_json
-from mergevq.export.sessions import Sessions
+from mergevq.export.sessions import OnnxSessions
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.subcodes import split_code
@@ -63,7 +63,7 @@ def test_an_export_is_complete_and_verified(folder, generator, precision):
 
 
 def test_a_head_scores_as_the_model(folder, generator, close):
-    manifest, sessions, model = read_manifest(folder), Sessions(folder), generator.model
+    manifest, sessions, model = read_manifest(folder), OnnxSessions(folder), generator.model
     contexts, codes = torch.randn(7, model.config.width), torch.randint(0, 2**8, (7,))
     with torch.no_grad():
         wanted = model.head(contexts[:, None], codes[:, None], model.codes)
@@ -75,7 +75,7 @@ def test_a_head_scores_as_the_model(folder, generator, close):
 
 def test_a_hidden_slot_counts_for_nothing(folder, generator, close):
     """However large what is in it, and wherever it stands: MergeAR's compressed cache rests on this."""
-    manifest, sessions, config = read_manifest(folder), Sessions(folder), generator.model.config
+    manifest, sessions, config = read_manifest(folder), OnnxSessions(folder), generator.model.config
     rng = np.random.default_rng(0)
     shape = (2, config.heads, 6, 64)
     past = {f"past.{layer}.{what}": rng.normal(size=shape).astype(np.float32)
