@@ -136,5 +136,6 @@ def _environment(settings: Settings, work: Path) -> dict[str, str]:
         "MERGEVQ_BENCH_EXPORTS": (settings.exports or work / "exports").resolve(),
         "MERGEVQ_DEVICE": settings.device,
     }
-    kept = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    # Options of another run of pytest, and that it shared its tests out among processes, are no concern of this one.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return kept | {name: str(value) for name, value in ours.items() if value is not None}
