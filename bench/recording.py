@@ -31,6 +31,7 @@ def environment(device: Device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
         "wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "spin_count": os.environ.get("GOMP_SPINCOUNT"),
         "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }

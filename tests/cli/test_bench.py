@@ -61,7 +61,7 @@ def test_a_group_is_timed_and_nothing_else_is_left_behind(mergevq_process, tmp_p
     found = json.loads((tmp_path / "now.json").read_text())
     names = [case["fullname"] for case in found["benchmarks"]]
     assert len(names) == 3 and all(name.startswith("bench_merging.py::test_share") for name in names)
-    assert found["machine_info"]["mergevq"]["wait_policy"] == "PASSIVE"
+    assert found["machine_info"]["mergevq"]["spin_count"] == "10000"
     assert found["skipped"] == {} and "node" not in found["machine_info"]
     assert "### Merging in one pass" in (tmp_path / "now.md").read_text() and result.out == ""
     assert list((tmp_path / "here").iterdir()) == []
