@@ -26,9 +26,9 @@ _NO_CASES = 5
 """Pytest's exit code where nothing was selected."""
 
 _SPINS = 10_000
-"""How often a thread of PyTorch looks for work before it sleeps, some tenths of a millisecond: so it is awake in the next
-layer, and asleep when the other engine has its turn. Without any of it (OMP_WAIT_POLICY=PASSIVE) G+R took twice the time
-on two threads, and with ten times as many no less."""
+"""How often a thread of PyTorch looks for work before it sleeps, some tenths of a millisecond: it is awake in the next
+layer, and asleep when the other engine has its turn. Without any of it (OMP_WAIT_POLICY=PASSIVE) G+R took twice its
+time on two threads; ten times as many changed nothing."""
 
 _CONFIGURATION = "[pytest]\npython_files = bench_*.py\naddopts = --import-mode=importlib\n"
 
