@@ -108,7 +108,7 @@ def _write(
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(0.8 + 5.4 * columns, 1.2 + 3.6 * rows), dpi=120, layout="constrained")
     legend: dict[str, Any] = {}
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (name, cases) in zip(grid, panels.items(), strict=False):
         draw_panel(axes, cases, legend)
         axes.set_title(name, loc="left", fontsize=10)
@@ -116,7 +116,7 @@ def _write(
         axes.set_ylabel(labels[1])
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in list(grid):
+    for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if any(case["extra_info"].get("contaminated") for cases in panels.values() for case in cases):
         legend["hollow: contaminated"] = Line2D(

@@ -31,6 +31,24 @@ def test_a_single_point_makes_no_line(timings, altered, tmp_path):
     assert [path.name for path in plots.draw(one_keep, tmp_path)] == ["throughput-encode.png", "quality.png"]
 
 
+def test_a_place_without_a_panel_stays_empty(timings, altered, tmp_path):
+    """Three panels, in two rows of two."""
+
+    def thrice(results):
+        results["benchmarks"] = [
+            {**case, "extra_info": {**case["extra_info"], "subject": f"model {number}"}}
+            for number in range(3)
+            for case in results["benchmarks"]
+            if case["extra_info"]["keep"] == 144
+        ]
+
+    throughput = plots.draw(altered(thrice), tmp_path)[0]
+    pixels = drawn(throughput)
+    height, width, _ = pixels.shape
+    last = pixels[height * 11 // 20 : height * 17 // 20, width * 11 // 20 :]
+    assert throughput.name == "throughput-encode.png" and (last == 255).all()
+
+
 def test_contaminated_points_are_hollow(timings, altered, tmp_path):
     def clean(results):
         for case in results["benchmarks"]:
