@@ -1,4 +1,7 @@
-"""TensorRT-RTX builds every graph of a tokenizer and of every kind of generator, without a card; none is run here."""
+"""TensorRT-RTX builds every graph of a tokenizer and of every kind of generator, without a card; none is run here.
+
+Some minutes, which `tox -e engines` takes, a part of `tox`; a plain pytest leaves them out.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ from mergevq.export.runtime.engine import Engine
 from mergevq.export.static_checks import static_checks
 from mergevq.models.merge import merge_schedule
 
-FULL = os.environ.get("MERGEVQ_ENGINES") == "full"
-tensorrt_rtx = importlib.import_module("tensorrt_rtx") if FULL else pytest.importorskip("tensorrt_rtx")
+if os.environ.get("MERGEVQ_ENGINES") != "full":
+    pytest.skip("MERGEVQ_ENGINES is not full; `tox -e engines` builds engines", allow_module_level=True)
+tensorrt_rtx = importlib.import_module("tensorrt_rtx")
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +298,6 @@ def test_building_needs_no_torch(run_python, exported, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FULL, reason="MERGEVQ_ENGINES is not full")
 def test_every_graph_of_g_r(build, tmp_path, monkeypatch):
     """What the graphs compute is verified elsewhere; here the saved files alone, for a minute less."""
 
