@@ -78,19 +78,7 @@ class EngineGraphs:
         keep: int | None = None,
         part: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """The outputs of a graph by name.
-
-        Args:
-            role: of the graph.
-            inputs: by name; what the graph does not take is left out.
-            keep: of an encoder made for one kept count.
-            part: of a head.
-
-        Raises:
-            UsageError: a shape that the engine was not built for.
-            ExportError: TensorRT or CUDA fails.
-            UnusableExportError: there is no engine of this graph, or it cannot be opened.
-        """
+        """See `Graphs.run`; a shape that the engine was not built for is a UsageError."""
         spec = self.manifest.graph(role, keep, part)
         if spec.file not in self._open:
             self._open[spec.file] = self._opened(spec)

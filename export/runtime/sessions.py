@@ -61,18 +61,7 @@ class OnnxGraphs:
         keep: int | None = None,
         part: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """The outputs of a graph by name.
-
-        Args:
-            role: of the graph.
-            inputs: by name; what the graph does not take is left out.
-            keep: of an encoder made for one kept count.
-            part: of a head.
-
-        Raises:
-            ExportError: ONNX Runtime fails on these inputs.
-            UnusableExportError, DeviceUnavailableError: it cannot open the graph, or not with this provider.
-        """
+        """See `Graphs.run`."""
         spec = self.manifest.graph(role, keep, part)
         names = [tensor.name for tensor in spec.outputs]
         session = self._session(spec)
