@@ -69,7 +69,7 @@ def verify(
     report = VerifyReport(
         manifest=ran.digest,
         provider=ran.provider,
-        versions={ran.library: ran.version, "torch": version("torch")},
+        versions={ran.package: ran.version, "torch": version("torch")},
         checks=checks,
         seconds=time.perf_counter() - started,
     )
@@ -83,15 +83,15 @@ class _Ran:
 
     sessions: Sessions
     provider: str
-    library: str
+    package: str
     version: str
     home: Path
     digest: str
 
 
 def _on_onnx_runtime(folder: Path) -> _Ran:
-    library = "onnxruntime"
-    return _Ran(OnnxSessions(folder), PROVIDER, library, version(library), folder, digest_of(folder))
+    package = "onnxruntime"
+    return _Ran(OnnxSessions(folder), PROVIDER, package, version(package), folder, digest_of(folder))
 
 
 def _on_engines(folder: Path, engines: str | Path | None) -> _Ran:

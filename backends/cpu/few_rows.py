@@ -18,14 +18,12 @@ MOST = 64
 
 def pays(module: nn.Module, rows: int) -> bool:
     """Whether passes of so many rows through a module are faster with weights in another order."""
+    if not torch.backends.mkldnn.is_available() or rows > MOST:
+        return False
     dtypes = {parameter.dtype for parameter in module.parameters()}
     if dtypes == {torch.float32}:
-        least = 2  # for a single row PyTorch's own product is as fast
-    elif dtypes == {torch.bfloat16} and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        least = 1
-    else:
-        return False
-    return torch.backends.mkldnn.is_available() and least <= rows <= MOST
+        return rows > 1  # a single one PyTorch's own product takes as fast
+    return dtypes == {torch.bfloat16} and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def reordered(module: nn.Module, rows: int) -> nn.Module:

@@ -46,10 +46,9 @@ def generate_at(
     keep, parts = positions.shape[1], len(model.config.split)
     noise = row_noise(request.seeds, keep, parts + 1).to(model.device)
     order = noise[:, :, parts].argsort(dim=1, stable=True)  # (B, K)
-    usual = len(request.rows(model.config.classes)[0]) * math.ceil(
-        3 * keep / steps
-    )  # a pass reads pairs, and asks
-    model = devices()[model.device.type].for_few_rows(model, usual)
+    rows = len(request.rows(model.config.classes)[0])
+    tokens = math.ceil(3 * keep / steps)  # of a usual pass, which reads pairs and asks
+    model = devices()[model.device.type].for_few_rows(model, rows * tokens)
     decoding = _Decoding(model, request, positions.gather(1, order))
     for number, count in enumerate(schedule):
         scale = guidance_at(request.guidance, request.guidance_schedule, decoding.done / keep)

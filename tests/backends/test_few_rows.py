@@ -87,5 +87,8 @@ def test_a_layer_that_stands_in_two_places_still_does() -> None:
 
 
 def test_without_onednn_it_is_the_module_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it asked anything, for then it has no operators."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
     assert not few_rows.pays(module(), 8)
+    assert not few_rows.pays(module(torch.bfloat16), 8)
