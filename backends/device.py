@@ -135,6 +135,12 @@ def _plugged_in(entry: metadata.EntryPoint) -> Device | None:
     return device
 
 
+def for_few_rows(module: Module, rows: int) -> Module:
+    """`Device.for_few_rows` of the device that a module is on; the module itself on one that nobody has described."""
+    device = devices().get(next(module.parameters()).device.type)
+    return module if device is None else device.for_few_rows(module, rows)
+
+
 def select(name: str | None = None) -> Device:
     """The device to run on: `name`, else the environment variable MERGEVQ_DEVICE, else the best usable.
 

@@ -78,10 +78,11 @@ def repeat_codes(patch: pytest.MonkeyPatch, model: Generator, distinct: int, arr
     patch.setattr(SubcodeHead, "sample", repeating)
 
 
-def request(config: GeneratorConfig, batch: int, keep: int, device: Device) -> Request:
-    """Classes in turn, without guidance."""
+def request(config: GeneratorConfig, batch: int, keep: int, device: Device, guidance: float = 1.0) -> Request:
+    """Classes in turn."""
     labels = torch.arange(batch, device=device.name) % config.classes
-    return Request(labels=labels, keep=torch.full_like(labels, keep), seeds=list(range(batch)))
+    keeps = torch.full_like(labels, keep)
+    return Request(labels=labels, keep=keeps, seeds=list(range(batch)), guidance=guidance)
 
 
 def generator(kind: GeneratorKind, tokenizer: str) -> GeneratorConfig:
@@ -160,6 +161,32 @@ def test_raster_order(
     model = make(config, device, DTYPES[dtype])
     repeat_codes(monkeypatch, model, keep, arrival)
     asked = request(config, batch, keep, device)
+    measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
+
+
+@pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
+@pytest.mark.parametrize(("kind", "arrival"), ORDERS[:2])
+def test_guided(
+    benchmark: BenchmarkFixture,
+    kind: GeneratorKind,
+    arrival: Arrival,
+    threads: int,
+    device: Device,
+    visible: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = generator(kind, LONG)
+    keep, batch = config.counts[0], BATCHES[-1]
+    describe(
+        benchmark,
+        group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}, guided: two rows an image",
+        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}, float32",
+        column=kind if kind == "raster" else f"{kind}, {arrival}",
+        images=batch,
+    )
+    model = make(config, device, torch.float32)
+    repeat_codes(monkeypatch, model, keep, arrival)
+    asked = request(config, batch, keep, device, guidance=2.0)
     measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
 
 

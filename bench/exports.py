@@ -39,7 +39,12 @@ _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def export_of(
-    model: Tokenizer | ImageGenerator, precision: Precision, keeps: Sequence[int], root: Path
+    model: Tokenizer | ImageGenerator,
+    precision: Precision,
+    keeps: Sequence[int],
+    root: Path,
+    *,
+    winograd: bool = False,
 ) -> Path:
     """A verified folder of a model's graphs.
 
@@ -48,6 +53,7 @@ def export_of(
         precision: of the graphs.
         keeps: kept counts of a tokenizer, an encoder each; a generator has none.
         root: where exports are kept.
+        winograd: as of `export_onnx`.
 
     Raises:
         ExportError: the graphs do not do what the model does.
@@ -56,11 +62,11 @@ def export_of(
     """
     if GIVEN:
         return _given(Path(GIVEN), model, precision)
-    out = root / _name(model, precision, keeps)
+    out = root / _name(model, precision, keeps, winograd)
     with _one_at_a_time(root / f".{out.name}.lock"):
         if not out.exists():
             keep = keeps if isinstance(model, Tokenizer) else None
-            export_onnx(model, out, keep=keep, precision=precision)
+            export_onnx(model, out, keep=keep, precision=precision, winograd=winograd)
     check_verified(out)
     return out
 
@@ -107,13 +113,16 @@ def _given(folder: Path, model: Tokenizer | ImageGenerator, precision: Precision
     return folder
 
 
-def _name(model: Tokenizer | ImageGenerator, precision: Precision, keeps: Sequence[int]) -> str:
+def _name(
+    model: Tokenizer | ImageGenerator, precision: Precision, keeps: Sequence[int], winograd: bool
+) -> str:
     config = model.model.config if isinstance(model, ImageGenerator) else model.config
     described = {
         "weights": _weights(model),
         "config": to_dict(config),
         "precision": precision,
         "keeps": sorted(keeps),
+        "winograd": winograd,
         "sources": _sources(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }

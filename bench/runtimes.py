@@ -210,7 +210,14 @@ def _open_graphs(
     if precision not in _GRAPHS:
         raise Unavailable(f"graphs are exported in float32 and float16, not in {precision}")
     try:
-        folder = export_of(model, _GRAPHS[precision], keeps, where.exports)
+        folder = export_of(
+            model,
+            _GRAPHS[precision],
+            keeps,
+            where.exports,
+            # What the export command is told for a CPU.
+            winograd=runtime == "onnx" and where.device.name == "cpu" and precision == "float32",
+        )
         if runtime == "tensorrt":
             make_engines(folder, model)
         settings = _settings(runtime, where)

@@ -51,6 +51,7 @@ def export_onnx(
     keep: Sequence[int] | None = None,
     dynamic_keep: bool = False,
     precision: Precision = "fp32",
+    winograd: bool = False,
 ) -> ExportReport:
     """Writes a model's graphs to a folder, and verifies them.
 
@@ -64,6 +65,8 @@ def export_onnx(
         dynamic_keep: one encoder for any kept count instead, which is larger and may be slower.
         precision: of the computation inside; "fp16" is float16 autocast, "int8" a generator's matrix products in
             integers (weights rounded once, what they multiply in every pass).
+        winograd: computes 3 x 3 convolutions of many channels with a quarter of the multiplications; for CPUs, not with
+            fp16.
 
     Raises:
         ExportError: a graph cannot be made, or does not do what the model does; nothing is left behind.
@@ -77,9 +80,13 @@ def export_onnx(
     model = loaded(model)
     if precision == "int8" and isinstance(model, Tokenizer):
         raise UsageError("int8 is for generators; it would turn the merging decisions of a tokenizer over")
+    if winograd and precision == "fp16":
+        raise UsageError(
+            "Winograd's convolutions are for float32 on CPUs; leave --winograd or --precision fp16 out"
+        )
     plans = _plans(model, keep, dynamic_keep)
     with evaluating(model), _folder_to_be(out) as folder:
-        manifest = _write(model, plans, precision, folder)
+        manifest = _write(model, plans, precision, winograd, folder)
         report = verify(folder, model)
         report.raise_if_failed()
     return ExportReport(
@@ -102,13 +109,18 @@ def _plans(model: Tokenizer | ImageGenerator, keep: Sequence[int] | None, dynami
 
 
 def _write(
-    model: Tokenizer | ImageGenerator, plans: Sequence[Plan], precision: Precision, folder: Path
+    model: Tokenizer | ImageGenerator,
+    plans: Sequence[Plan],
+    precision: Precision,
+    winograd: bool,
+    folder: Path,
 ) -> Manifest:
     """Writes the graphs and their manifest."""
     tokenizer = tokenizer_of(model)
     manifest = Manifest(
         package=mergevq.__version__,
         precision=precision,
+        winograd=winograd,
         opset=OPSET,
         tokenizer=tokenizer.config,
         generator=model.model.config if isinstance(model, ImageGenerator) else None,
@@ -125,7 +137,7 @@ def _write(
     for plan in plans:
         with reference_only():
             graph = traced(plan, manifest.axes, precision)
-        write_graph(graph, plan.spec, folder, {**notes, "role": plan.spec.role})
+        write_graph(graph, plan.spec, folder, {**notes, "role": plan.spec.role}, winograd=winograd)
         if precision == "int8" and plan.spec.role in QUANTISED:
             quantise(folder / plan.spec.file)
     if isinstance(model, ImageGenerator) and model.kind == "rand_ar":

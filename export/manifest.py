@@ -73,6 +73,8 @@ class Manifest:
     """Version of mergevq that made it."""
     precision: Precision
     """Of the computation inside the graphs; what goes in and out is float32, int64 or bool."""
+    winograd: bool = False
+    """Whether convolutions of many channels are computed with fewer multiplications, as suits CPUs."""
     opset: int
     tokenizer: TokenizerConfig
     generator: GeneratorConfig | None = None
@@ -91,6 +93,11 @@ class Manifest:
     def kind(self) -> str:
         """tokenizer or generator."""
         return "tokenizer" if self.generator is None else "generator"
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision, and what else is special about how the graphs compute."""
+        return f"{self.precision} with Winograd's convolutions" if self.winograd else self.precision
 
     @property
     def keeps(self) -> list[int]:
@@ -277,6 +284,7 @@ def _from_json(values: Mapping[str, Any]) -> Manifest:
     return Manifest(
         package=values["package"],
         precision=values["precision"],
+        winograd=values.get("winograd", False),  # folders older than the choice have none
         opset=values["opset"],
         tokenizer=from_dict(TokenizerConfig, values["tokenizer"]),
         generator=None if generator is None else from_dict(GeneratorConfig, generator),

@@ -9,12 +9,15 @@ from typing import Any
 from mergevq.errors import ExportError
 from mergevq.export.half import fold_casts, norms_in_float32
 from mergevq.export.manifest import GraphSpec, TensorSpec
+from mergevq.export.winograd import use_winograd
 
 INLINE_BYTES = 256 * 2**20
 """Weights beyond this go to a file of their own; a file of ONNX cannot hold 2 GiB."""
 
 
-def write_graph(model: Any, spec: GraphSpec, folder: Path, notes: dict[str, str]) -> None:
+def write_graph(
+    model: Any, spec: GraphSpec, folder: Path, notes: dict[str, str], *, winograd: bool = False
+) -> None:
     """Writes a model, and beside it FILE.data where its weights are large.
 
     Args:
@@ -22,6 +25,7 @@ def write_graph(model: Any, spec: GraphSpec, folder: Path, notes: dict[str, str]
         spec: what it is to be.
         folder: of the export.
         notes: what the file says of itself (metadata_props).
+        winograd: whether convolutions are rewritten to which that pays.
 
     Raises:
         ExportError: an axis was fixed that was to be free, or the other way round.
@@ -31,6 +35,8 @@ def write_graph(model: Any, spec: GraphSpec, folder: Path, notes: dict[str, str]
     for values, tensors in ((model.graph.inputs, spec.inputs), (model.graph.outputs, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             _name_axes(value, tensor, spec.file)
+    if winograd:
+        use_winograd(model)  # by the shapes that go next
     _forget_origin(model)
     norms_in_float32(model)
     fold_casts(model)

@@ -65,7 +65,8 @@ def _coefficients(roots: list[float]) -> list[float]:
     return polynomial
 
 
-_DATA, _KERNEL, _OUTPUT = _kronecker_squares()  # (36, 36), (36, 9), (16, 36)
+DATA, KERNEL, OUTPUT = _kronecker_squares()
+"""The transforms of tiles (36, 36), of kernels (36, 9) and of products (16, 36), flattened."""
 
 
 def convolve(
@@ -137,7 +138,7 @@ class _Workspace:
     def kernel(self, weight: torch.Tensor) -> torch.Tensor:
         """G g G^T of (O, C, 3, 3) weights: (36, O, C)."""
         width, channels = weight.shape[:2]
-        flat = torch.mm(_KERNEL, weight.reshape(-1, 9).t(), out=_as(self.kernels, 36, width * channels))
+        flat = torch.mm(KERNEL, weight.reshape(-1, 9).t(), out=_as(self.kernels, 36, width * channels))
         return flat.view(36, width, channels)
 
     def tiles(self, images: slice, rows: slice, kernel: torch.Tensor) -> torch.Tensor:
@@ -156,13 +157,13 @@ class _Workspace:
         """(n, r, S), and B^T d B (36, N, C), of a strip (n, 4r + 2, 4S + 2, C)."""
         tiles = strip.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # (6, 6, n, r, S, C)
         gathered = _as(self.here, *tiles.shape).copy_(tiles).view(36, -1)
-        data = torch.mm(_DATA, gathered, out=_as(self.there, *gathered.shape))
+        data = torch.mm(DATA, gathered, out=_as(self.there, *gathered.shape))
         return tiles.shape[2:5], data.view(36, -1, tiles.shape[5])
 
     def _back(self, products: torch.Tensor, *shape: int) -> torch.Tensor:
         """A^T m A of products (36, ...): (4, 4, *shape)."""
         flat = products.view(36, -1)
-        return torch.mm(_OUTPUT, flat, out=_as(self.last, 16, flat.shape[1])).view(4, 4, *shape)
+        return torch.mm(OUTPUT, flat, out=_as(self.last, 16, flat.shape[1])).view(4, 4, *shape)
 
 
 def _pieces(whole: torch.Tensor) -> Callable[[slice, slice], torch.Tensor]:

@@ -67,7 +67,7 @@ def build_engines(
 
     Raises:
         CheckpointError: the folder is no export, or a file is truncated or another.
-        UsageError: an unknown flavour, target or role, impossible ranges, or graphs of int8.
+        UsageError: an unknown flavour, target or role, impossible ranges, or graphs of int8 or for CPUs.
         DeviceUnavailableError: the flavour is not installed, or needs a card and there is none.
         ExportError: a graph cannot be built.
         OutputError: an engine cannot be written.
@@ -79,6 +79,8 @@ def build_engines(
         raise UsageError(
             f"{folder} holds int8 graphs, whose operators TensorRT does not take; export in fp32 or fp16 for engines"
         )
+    if manifest.winograd:
+        raise UsageError(f"{folder} was exported for CPUs, with --winograd; export without it for engines")
     chosen = _chosen(manifest, graphs)
     out = folder / ENGINES if out is None else Path(out)
     build = _Build.of(toolkit(flavor), targets, tf32, out)

@@ -56,7 +56,7 @@ def _heading(manifest: Manifest) -> str:
         name = f"{generator.name} ({generator.kind}) on {config.name}"
     return (
         f"{manifest.kind} {name}, {config.image_size} px, {config.length} positions, {config.quantizer.bits} bits "
-        f"a code, {manifest.precision}, operator set {manifest.opset}\n"
+        f"a code, {manifest.arithmetic}, operator set {manifest.opset}\n"
         f"made by mergevq {manifest.package} with "
         + ", ".join(f"{package} {version}" for package, version in manifest.versions.items())
         + f"; tokenizer {manifest.fingerprint[:12]}"

@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from mergevq.backends import devices
+from mergevq.backends import for_few_rows
 from mergevq.generation.cache import KVCache
 from mergevq.generation.guidance import guidance_at
 from mergevq.generation.parallel_schedule import parallel_schedule
@@ -48,7 +48,7 @@ def generate_at(
     order = noise[:, :, parts].argsort(dim=1, stable=True)  # (B, K)
     rows = len(request.rows(model.config.classes)[0])
     tokens = math.ceil(3 * keep / steps)  # of a usual pass, which reads pairs and asks
-    model = devices()[model.device.type].for_few_rows(model, rows * tokens)
+    model = for_few_rows(model, rows * tokens)
     decoding = _Decoding(model, request, positions.gather(1, order))
     for number, count in enumerate(schedule):
         scale = guidance_at(request.guidance, request.guidance_schedule, decoding.done / keep)

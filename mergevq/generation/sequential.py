@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from mergevq.backends import devices
+from mergevq.backends import for_few_rows
 from mergevq.generation.cache import KVCache, WindowedSlots
 from mergevq.generation.guidance import guidance_at
 from mergevq.generation.request import CacheUse, Request
@@ -37,7 +37,7 @@ def generate_raster(model: Generator, request: Request) -> tuple[torch.Tensor, C
     config = model.config
     labels, keep = request.rows(config.classes)
     if not request.static_shapes:  # with them it may be compiled, and a copy would not be
-        model = devices()[model.device.type].for_few_rows(model, len(labels))
+        model = for_few_rows(model, len(labels))
     steps = _Steps(model, len(labels), int(request.keep.max()), request.static_shapes)
     noise = row_noise(request.seeds, config.length, len(config.split)).to(model.device)
     tokens = torch.empty(len(request.labels), config.length, dtype=torch.int64, device=model.device)

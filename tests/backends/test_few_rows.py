@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mergevq.backends import select
+from mergevq.backends import for_few_rows, select
 from mergevq.backends.cpu import few_rows
 
 
@@ -92,3 +92,8 @@ def test_without_onednn_it_is_the_module_itself(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.ops, "mkldnn", None)
     assert not few_rows.pays(module(), 8)
     assert not few_rows.pays(module(torch.bfloat16), 8)
+
+
+def test_a_module_on_a_device_that_nobody_described_stays_as_it_is() -> None:
+    given = module().to("meta")
+    assert for_few_rows(given, 8) is given

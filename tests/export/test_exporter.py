@@ -114,12 +114,12 @@ def test_a_folder_takes_its_name_only_when_all_went_well(tmp_path):
 
 
 def test_a_failed_verification_leaves_nothing(tiny_tokenizer, tmp_path, monkeypatch):
-    def write(model, spec, folder, notes):
+    def write(model, spec, folder, notes, **settings):
         """Writes a decoder one of whose weights is another."""
         if spec.role == "decoder":
             weight = model.graph.initializers["module.tokenizer.decoder.out.weight"]
             weight.const_value = onnx_tensor(weight.const_value.numpy() + 0.1)
-        writing.write_graph(model, spec, folder, notes)
+        writing.write_graph(model, spec, folder, notes, **settings)
 
     monkeypatch.setattr(exporter, "write_graph", write)
     monkeypatch.setattr(exporter, "encoder_plans", lambda *_: [])
