@@ -8,6 +8,7 @@ from typing import Any
 
 from mergevq.errors import ExportError
 from mergevq.export.half import fold_casts, norms_in_float32
+from mergevq.export.key_transposes import transpose_keys_at_once
 from mergevq.export.manifest import GraphSpec, TensorSpec
 from mergevq.export.winograd import use_winograd
 
@@ -35,8 +36,9 @@ def write_graph(
     for values, tensors in ((model.graph.inputs, spec.inputs), (model.graph.outputs, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             _name_axes(value, tensor, spec.file)
+    transpose_keys_at_once(model)
     if winograd:
-        use_winograd(model)  # by the shapes that go next
+        use_winograd(model)  # by shapes that are forgotten next
     _forget_origin(model)
     norms_in_float32(model)
     fold_casts(model)
