@@ -177,7 +177,7 @@ def _quality(axes: Axes, cases: Sequence[Case], legend: dict[str, Any]) -> None:
         (legend[label],) = axes.plot(
             x, y, color=colour, linestyle="", marker=marker, markersize=max(12 - 2 * number, 5)
         )
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.1 * max(case["extra_info"]["model_bytes"] for case in cases) / 2**20)
 
 
 def _series(cases: Sequence[Case]) -> dict[str, list[Case]]:

@@ -15,10 +15,10 @@ def transpose_keys_at_once(model: Any) -> None:
     """Rewrites Reshape, Transpose, Reshape of (B, M, T, E) to (B, M, E, T) as one Transpose.
 
     Args:
-        model: of onnxscript's `ir`, it is changed.
+        model: of onnxscript's `ir`; it is changed.
     """
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript import ir
+    from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
     graph = model.graph
     for node in list(graph):

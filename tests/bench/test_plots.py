@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mergevq.bench import plots
@@ -72,6 +73,15 @@ def test_quality_is_of_photographs_where_a_checkpoint_was_given(timings, altered
     plots.draw(timings, tmp_path)
     plots.draw(altered(trained), tmp_path)
     assert "PyTorch in float32" in labels[2][1] and "photographs" in labels[5][1]
+
+
+def test_points_of_quality_are_not_cut_off_at_the_edge():
+    axes = Figure().subplots()
+    case = {"runtime": "eager", "precision": "float32", "agreement_db": 100.0}
+    sizes = (600, 601)  # so near each other that a margin in their terms is none
+    plots._quality(axes, [{"extra_info": {**case, "model_bytes": size * 2**20}} for size in sizes], {})
+    left, right = axes.get_xlim()
+    assert left == 0 and right > 620
 
 
 def test_nothing_to_plot_is_one_sentence(timings, altered, tmp_path):
