@@ -14,7 +14,16 @@ from onnx import numpy_helper
 
 import mergevq
 from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
-from mergevq.export import export_onnx, exporter, read_manifest, verification, verify, writing
+from mergevq.export import (
+    export_onnx,
+    exporter,
+    read_manifest,
+    tokenizer_checks,
+    verification,
+    verify,
+    writing,
+)
+from mergevq.export.limits import LIMITS
 from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
 from mergevq.export.report import VerifyReport
 from mergevq.export.samples import random_tokens
@@ -80,6 +89,37 @@ def test_half_precision(exported_half):
     for tensor in model.graph.initializer:
         sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + np.prod(tensor.dims, dtype=int)
     assert sizes[onnx.TensorProto.FLOAT16] > 10 * sizes[onnx.TensorProto.FLOAT]
+
+
+def impossible(precision: str) -> dict:
+    """Limits that nothing keeps."""
+    return {**LIMITS, precision: replace(LIMITS[precision], partition=1.1, psnr=200.0)}
+
+
+def test_in_half_precision_a_graph_may_drift_as_far_as_the_model(
+    exported_half, exported, tiny_tokenizer, monkeypatch
+):
+    monkeypatch.setattr(
+        tokenizer_checks, "LIMITS", {**impossible("fp16"), "fp32": impossible("fp32")["fp32"]}
+    )
+    assert verify(exported_half, tiny_tokenizer).passed
+    assert not verify(exported, tiny_tokenizer).passed  # there is no such excuse in float32
+
+
+def test_but_no_further(exported_half, tiny_tokenizer, monkeypatch):
+    """An encoder that gives the tokens of two of three pictures to others."""
+    monkeypatch.setattr(tokenizer_checks, "LIMITS", impossible("fp16"))
+    run = OnnxSessions.run
+
+    def shuffled(sessions, spec, inputs):
+        found = run(sessions, spec, inputs)
+        if spec.role != "encoder" or len(found["source"]) == 1:
+            return found
+        return {name: np.roll(value, 1, axis=0) for name, value in found.items()}
+
+    monkeypatch.setattr(OnnxSessions, "run", shuffled)
+    report = verify(exported_half, tiny_tokenizer)
+    assert "shared pairs" in " ".join(check.name for check in report.failures)
 
 
 def test_large_weights_stand_apart_and_may_be_moved(exported, tiny_tokenizer, copied):
