@@ -118,7 +118,8 @@ def _write(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    if any(case["extra_info"].get("contaminated") for cases in panels.values() for case in cases):
+    timed = draw_panel is not _quality
+    if timed and any(case["extra_info"].get("contaminated") for cases in panels.values() for case in cases):
         legend["hollow: contaminated"] = Line2D(
             [], [], linestyle="", marker="o", color=_OTHER, markerfacecolor="white"
         )

@@ -60,6 +60,17 @@ def test_contaminated_points_are_hollow(timings, altered, tmp_path):
     assert before.shape != after.shape or (before != after).any()
 
 
+def test_the_legend_speaks_of_hollow_points_where_there_can_be_some(timings, tmp_path, monkeypatch):
+    legends = {}
+    finish = plots._finish
+    monkeypatch.setattr(
+        plots, "_finish", lambda *given: legends.update({given[1]: list(given[2])}) or finish(*given)
+    )
+    plots.draw(timings, tmp_path)
+    spoken = [title for title, labels in legends.items() if "hollow: contaminated" in labels]
+    assert spoken == ["Latency of encoding", "Throughput of encoding"]
+
+
 def test_quality_is_of_photographs_where_a_checkpoint_was_given(timings, altered, tmp_path, monkeypatch):
     labels = []
     write = plots._write
