@@ -23,7 +23,6 @@ from mergevq.errors import UnusableExportError, UsageError
 from mergevq.export.engines.folder import build_engines
 from mergevq.export.exporter import export_onnx
 from mergevq.export.manifest import Precision, files_of, read_manifest
-from mergevq.export.runtime.cuda import Cuda
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.verification import tokenizer_of, verify
 from mergevq.files import sha256
@@ -79,7 +78,6 @@ def make_engines(folder: Path, model: Tokenizer | ImageGenerator) -> None:
         ExportError: an engine cannot be built, or does not do what the model does.
         UnusableExportError: the user's engines are missing, damaged, not verified, or failed.
     """
-    Cuda()  # says so where there is no card, before anything is built
     if not GIVEN:
         build_engines(folder)
     graphs = EngineGraphs(folder)

@@ -26,6 +26,7 @@ from mergevq.bench.exports import export_of, graph_bytes, make_engines
 from mergevq.bench.subjects import generator, subjects, tokenizer
 from mergevq.errors import DeviceUnavailableError, ExportError, UnusableExportError, UsageError
 from mergevq.export.manifest import Precision as GraphPrecision
+from mergevq.export.runtime.cuda import Cuda
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import TokenArrays
@@ -210,6 +211,8 @@ def _open_graphs(
     if precision not in _GRAPHS:
         raise Unavailable(f"graphs are exported in float32 and float16, not in {precision}")
     try:
+        if runtime == "tensorrt":
+            Cuda()  # says so where there is no card, before minutes are spent on graphs
         folder = export_of(
             model,
             _GRAPHS[precision],

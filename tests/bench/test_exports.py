@@ -48,7 +48,7 @@ def made(monkeypatch):
     """What was exported: one entry a time."""
     calls = []
 
-    def export(model, out, keep, precision):
+    def export(model, out, keep, precision, winograd):
         calls.append((keep, precision))
         write(out, model, precision=precision)
 
@@ -62,9 +62,10 @@ def test_an_export_is_made_once_for_what_it_depends_on(made, tmp_path):
     others = [
         export_of(small(), "fp16", (32,), tmp_path),
         export_of(small(), "fp32", (32, 16), tmp_path),
+        export_of(small(), "fp32", (32,), tmp_path, winograd=True),
         export_of(small(seed=1), "fp32", (32,), tmp_path),
     ]
-    assert len({first, *others}) == 4 == len(made)
+    assert len({first, *others}) == 5 == len(made)
 
 
 def test_the_source_of_exports_is_part_of_the_name(made, monkeypatch, tmp_path):
