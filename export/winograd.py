@@ -44,7 +44,7 @@ def _pays(node: Any) -> bool:
         and all(step == 1 for name in ("strides", "dilations") for step in attributes.get(name, ()))
         and list(attributes.get("pads", ())) == [1, 1, 1, 1]
     )
-    if not plain or weight.const_value is None or list(weight.shape[2:]) != [3, 3]:
+    if not plain or x.shape is None or weight.const_value is None or list(weight.shape[2:]) != [3, 3]:
         return False
     sides = x.shape[2:]
     if not all(isinstance(side, int) and side % _TILE == 0 for side in sides):
@@ -56,50 +56,75 @@ def _rewrite(graph: Any, node: Any) -> None:
     from onnxscript import ir
 
     x, weight, *bias = node.inputs
-    kernels = weight.const_value.numpy()  # (O, C, 3, 3)
-    out, channels = kernels.shape[:2]
-    rows, columns = (side // _TILE for side in x.shape[2:])
-    name = weight.name
-    made: list[Any] = []
-
-    def constant(suffix: str, value: Any) -> Any:
-        value = np.asarray(value)
-        held = ir.Value(
-            name=f"{name}.{suffix}",
-            type=ir.TensorType(ir.DataType.from_numpy(value.dtype)),
-            shape=ir.Shape(value.shape),
-            const_value=ir.tensor(value, name=f"{name}.{suffix}"),
-        )
-        graph.register_initializer(held)
-        return held
-
-    def add(operator: str, *inputs: Any, **attributes: Any) -> Any:
-        made.append(ir.node(operator, list(inputs), attributes))
-        return made[-1].outputs[0]
-
-    def reshaped(value: Any, suffix: str, *shape: int) -> Any:
-        return add("Reshape", value, constant(suffix, np.array(shape, dtype=np.int64)))
-
-    flat = constant("flat", np.ascontiguousarray(kernels.transpose(2, 3, 0, 1)).reshape(9, -1))
-    transformed = add("MatMul", constant("kernel", KERNEL.numpy()), flat)  # (36, O C)
-    transformed = reshaped(transformed, "matrices", 36, out, channels)
-    tiles = reshaped(x, "single", -1, 1, rows * _TILE, columns * _TILE)  # (B C, 1, h, w)
-    data = constant("data", DATA.numpy().reshape(36, 1, 6, 6))
-    tiles = add("Conv", tiles, data, strides=[_TILE, _TILE], pads=[1, 1, 1, 1])  # (B C, 36, h/4, w/4)
-    tiles = add("Transpose", reshaped(tiles, "tiles", -1, channels, 36, rows * columns), perm=[0, 2, 1, 3])
-    tiles = add("MatMul", transformed, tiles)  # (B, 36, O, N)
-    tiles = reshaped(add("Transpose", tiles, perm=[0, 2, 1, 3]), "sums", -1, 36, rows, columns)
-    tiles = add("Conv", tiles, constant("output", OUTPUT.numpy().reshape(16, 36, 1, 1)))  # (B O, 16, ...)
-    painted = add("DepthToSpace", tiles, blocksize=_TILE)  # (B O, 1, h, w)
-    painted = reshaped(painted, "painted", -1, out, rows * _TILE, columns * _TILE)
+    made = _Nodes(graph, weight.name)
+    painted = _painted(made, x, _kernels(made, weight.const_value.numpy()), weight.shape[0])
     if bias:
         column = bias[0].const_value.numpy().reshape(-1, 1, 1)
-        painted = add("Add", painted, constant("bias", column))
-    graph.insert_before(node, made)
+        painted = made.add("Add", painted, made.constant("bias", column))
     before = node.outputs[0]
+    graph.insert_before(node, made.nodes)
     painted.name, painted.type, painted.shape = before.name, before.type, before.shape
     ir.convenience.replace_all_uses_with(before, painted, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     for value in (weight, *bias):
         if not value.uses():
             del graph.initializers[value.name]
+
+
+def _kernels(made: _Nodes, weight: np.ndarray) -> Any:
+    """G g G^T of (O, C, 3, 3) kernels: (36, O, C)."""
+    out, channels = weight.shape[:2]
+    flat = np.ascontiguousarray(weight.transpose(2, 3, 0, 1)).reshape(9, -1)
+    transformed = made.add("MatMul", made.constant("kernel", KERNEL.numpy()), made.constant("flat", flat))
+    return made.reshaped(transformed, "matrices", 36, out, channels)
+
+
+def _painted(made: _Nodes, x: Any, kernels: Any, out: int) -> Any:
+    """A^T [(G g G^T) (B^T d B)] A of a picture (B, C, h, w): (B, O, h, w)."""
+    _, channels, height, width = x.shape
+    rows, columns = height // _TILE, width // _TILE
+    tiles = made.reshaped(x, "single", -1, 1, height, width)  # (B C, 1, h, w)
+    data = made.constant("data", DATA.numpy().reshape(36, 1, 6, 6))
+    tiles = made.add("Conv", tiles, data, strides=[_TILE, _TILE], pads=[1, 1, 1, 1])  # (B C, 36, h/4, w/4)
+    tiles = made.reshaped(tiles, "tiles", -1, channels, 36, rows * columns)
+    tiles = made.add("MatMul", kernels, made.add("Transpose", tiles, perm=[0, 2, 1, 3]))  # (B, 36, O, N)
+    tiles = made.reshaped(made.add("Transpose", tiles, perm=[0, 2, 1, 3]), "sums", -1, 36, rows, columns)
+    tiles = made.add(
+        "Conv", tiles, made.constant("output", OUTPUT.numpy().reshape(16, 36, 1, 1))
+    )  # (B O, 16, ...)
+    tiles = made.add("DepthToSpace", tiles, blocksize=_TILE)  # (B O, 1, h, w)
+    return made.reshaped(tiles, "painted", -1, out, height, width)
+
+
+class _Nodes:
+    """Nodes and constants that stand in for a convolution, named after its weight."""
+
+    def __init__(self, graph: Any, name: str):
+        self.graph = graph
+        self.name = name
+        self.nodes: list[Any] = []
+
+    def add(self, operator: str, *inputs: Any, **attributes: Any) -> Any:
+        """A node's output."""
+        from onnxscript import ir
+
+        self.nodes.append(ir.node(operator, list(inputs), attributes))
+        return self.nodes[-1].outputs[0]
+
+    def reshaped(self, value: Any, suffix: str, *shape: int) -> Any:
+        """The same numbers in another shape."""
+        return self.add("Reshape", value, self.constant(suffix, np.array(shape, dtype=np.int64)))
+
+    def constant(self, suffix: str, array: np.ndarray) -> Any:
+        """An initializer of the graph."""
+        from onnxscript import ir
+
+        name = f"{self.name}.{suffix}"
+        held = ir.Value(
+            name=name,
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            shape=ir.Shape(array.shape),
+            const_value=ir.tensor(array, name=name),
+        )
+        self.graph.register_initializer(held)
+        return held

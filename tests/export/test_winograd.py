@@ -89,6 +89,13 @@ def test_what_does_not_pay_stays(channels, side, settings):
     assert [node.op_type for node in model.graph] == ["Conv"]
 
 
+def test_what_has_no_known_shape_stays():
+    model = graph_of(128, 16)
+    model.graph.inputs[0].shape = None
+    winograd.use_winograd(model)
+    assert [node.op_type for node in model.graph] == ["Conv"]
+
+
 @pytest.fixture(scope="module")
 def rewritten(tiny_tokenizer, tmp_path_factory) -> Path:
     """An export of the tiny tokenizer that has verified itself; every 3 x 3 convolution that can be is rewritten."""
