@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -134,60 +135,53 @@ def measure(
     }
 
 
+@pytest.fixture
+def time_order(
+    benchmark: BenchmarkFixture, device: Device, visible: list[int], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Times L tokens one after another, in one of `ORDERS`."""
+
+    def run(
+        order: tuple[GeneratorKind, Arrival], batch: int, dtype: str, threads: int, guidance: float = 1.0
+    ) -> None:
+        kind, arrival = order
+        config = generator(kind, LONG)
+        keep = config.counts[0]
+        guided = "" if guidance == 1 else ", guided: two rows an image"
+        describe(
+            benchmark,
+            group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}{guided}",
+            row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}, {dtype}",
+            column=kind if kind == "raster" else f"{kind}, {arrival}",
+            images=batch,
+        )
+        model = make(config, device, DTYPES[dtype])
+        repeat_codes(monkeypatch, model, keep, arrival)
+        asked = request(config, batch, keep, device, guidance)
+        measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
+
+    return run
+
+
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(("kind", "arrival"), ORDERS)
 def test_raster_order(
-    benchmark: BenchmarkFixture,
+    time_order: Callable[..., None],
     kind: GeneratorKind,
     arrival: Arrival,
     batch: int,
     dtype: str,
     threads: int,
-    device: Device,
-    visible: list[int],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = generator(kind, LONG)
-    keep = config.counts[0]
-    describe(
-        benchmark,
-        group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}",
-        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}, {dtype}",
-        column=kind if kind == "raster" else f"{kind}, {arrival}",
-        images=batch,
-    )
-    model = make(config, device, DTYPES[dtype])
-    repeat_codes(monkeypatch, model, keep, arrival)
-    asked = request(config, batch, keep, device)
-    measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
+    time_order((kind, arrival), batch, dtype, threads)
 
 
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
 @pytest.mark.parametrize(("kind", "arrival"), ORDERS[:2])
-def test_guided(
-    benchmark: BenchmarkFixture,
-    kind: GeneratorKind,
-    arrival: Arrival,
-    threads: int,
-    device: Device,
-    visible: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = generator(kind, LONG)
-    keep, batch = config.counts[0], BATCHES[-1]
-    describe(
-        benchmark,
-        group=f"{config.length} tokens, about {keep} of them distinct, size {SIZE}, guided: two rows an image",
-        row=f"{counted(batch, 'image')}, {counted(threads, 'thread')}, float32",
-        column=kind if kind == "raster" else f"{kind}, {arrival}",
-        images=batch,
-    )
-    model = make(config, device, torch.float32)
-    repeat_codes(monkeypatch, model, keep, arrival)
-    asked = request(config, batch, keep, device, guidance=2.0)
-    measure(benchmark, model, lambda: generate_raster(model, asked), device, threads, visible)
+def test_guided(time_order: Callable[..., None], kind: GeneratorKind, arrival: Arrival, threads: int) -> None:
+    time_order((kind, arrival), BATCHES[-1], "float32", threads, guidance=2.0)
 
 
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)

@@ -22,7 +22,8 @@ def graph_of(
 ) -> ir.Model:
     """One convolution of random numbers, (batch, C, side, side) to as many channels."""
     generator = np.random.default_rng(0)
-    groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
+    groups = attributes.get("group", 1)
+    assert isinstance(groups, int)
     shape = (channels, channels // groups, kernel, kernel)
     weights = {"weight": generator.normal(size=shape) / channels, "bias": generator.normal(size=channels)}
     names = list(weights)[: 1 + bias]
