@@ -76,3 +76,9 @@ def test_another_rearrangement_stays():
     )
     transpose_keys_at_once(model)
     assert [node.op_type for node in model.graph] == ["Reshape", "Transpose", "Reshape", "Neg"]
+
+
+def test_graphs_are_written_so(exported):
+    for name in ("decoder", "recovery", "encoder_k32"):
+        model = ir.from_proto(onnx.load(str(exported / f"{name}.onnx"), load_external_data=False))
+        assert (0, 1, 3, 2) in transpositions(model), name
