@@ -13,6 +13,7 @@ import torch
 from mergevq.errors import ExportError
 from mergevq.export.manifest import GraphSpec
 from mergevq.export.runtime.engine_graphs import EngineGraphs
+from mergevq.export.runtime.sessions import session_options
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -64,9 +65,5 @@ class OnnxSessions:
     def _opened(self, file: str) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Threads that spin while PyTorch computes would slow both.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = torch.get_num_threads()
+        options = session_options(torch.get_num_threads())
         return onnxruntime.InferenceSession(str(self.folder / file), options, providers=[PROVIDER])
