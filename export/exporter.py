@@ -19,10 +19,11 @@ import mergevq
 from mergevq.backends import reference_only
 from mergevq.errors import OutputError, UsageError
 from mergevq.export.generator_graphs import generator_plans
-from mergevq.export.int8 import QUANTISED, quantise
+from mergevq.export.int8 import QUANTISED
 from mergevq.export.layout_file import write_layouts
 from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, to_json
 from mergevq.export.report import VerifyReport
+from mergevq.export.shared_weights import SharedWeights
 from mergevq.export.tokenizer_graphs import decoder_plans, encoder_plans
 from mergevq.export.tracing import OPSET, Plan, traced
 from mergevq.export.verification import check_packages, evaluating, loaded, tokenizer_of, verify
@@ -134,12 +135,18 @@ def _write(
         "precision": precision,
         "tokenizer": manifest.fingerprint,
     }
+    weights = SharedWeights(folder)
     for plan in plans:
         with reference_only():
             graph = traced(plan, manifest.axes, precision)
-        write_graph(graph, plan.spec, folder, {**notes, "role": plan.spec.role}, winograd=winograd)
-        if precision == "int8" and plan.spec.role in QUANTISED:
-            quantise(folder / plan.spec.file)
+        write_graph(
+            graph,
+            plan.spec,
+            weights,
+            {**notes, "role": plan.spec.role},
+            winograd=winograd,
+            int8=precision == "int8" and plan.spec.role in QUANTISED,
+        )
     if isinstance(model, ImageGenerator) and model.kind == "rand_ar":
         positions, labels = model.model.layout_positions, model.model.layout_labels
         write_layouts(folder, positions.cpu().numpy(), labels.cpu().numpy())

@@ -14,43 +14,50 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mergevq.export.manifest import Role
 
 QUANTISED: frozenset[Role] = frozenset({"prefill", "step", "head"})
 """What the graphs are for that may be quantised."""
 
-_INLINE_BYTES = 2**30
+ONE_FILE_BYTES = 2**30
+"""Larger graphs are rounded with their weights in a file beside them: a file of ONNX cannot hold 2 GiB."""
 
 
-def quantise(file: Path) -> None:
-    """Rounds the weights of a graph's matrix products to 8 bits; the file is replaced.
+def quantised(model: Any, folder: Path) -> Any:
+    """A graph whose matrix products have weights of 8 bits.
 
     Args:
-        file: a float32 graph, its weights in it or in FILE.data beside it.
+        model: a float32 graph, of onnxscript's `ir`.
+        folder: with room for both; nothing stays there.
+
+    Returns:
+        Another, its weights in memory.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxscript import ir
 
-    data = file.with_name(f"{file.name}.data")
-    model = onnx.load(str(file), load_external_data=False)
-    # Shapes of weights among them, which do not hold any more once ONNX Runtime has turned a product around.
-    del model.graph.value_info[:]
-    onnx.save(model, str(file))
-    size = file.stat().st_size + (data.stat().st_size if data.exists() else 0)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".quantised.") as folder, _quiet():
-        made = Path(folder) / file.name
+    size = sum(weight.const_value.nbytes for weight in model.graph.initializers.values())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantised.") as name, _quiet():
+        before, after = Path(name) / "before.onnx", Path(name) / "after.onnx"
+        ir.save(model, before, external_data=f"{before.name}.data")
+        plain = onnx.load(str(before), load_external_data=False)
+        # Shapes of weights among them, which do not hold any more once ONNX Runtime has turned a product around.
+        del plain.graph.value_info[:]
+        onnx.save(plain, str(before))
         quantize_dynamic(
-            file,
-            made,
+            before,
+            after,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=size > _INLINE_BYTES,
+            use_external_data_format=size > ONE_FILE_BYTES,
         )
-        data.unlink(missing_ok=True)
-        for each in Path(folder).iterdir():
-            each.replace(file.parent / each.name)
+        made = ir.load(after)
+        ir.external_data.load_to_model(made)
+    return made
 
 
 @contextlib.contextmanager

@@ -23,10 +23,11 @@ from mergevq.generator_config import GeneratorConfig
 MANIFEST = "manifest.json"
 VERIFICATION = "verify.json"
 FORMAT = "mergevq-onnx"
-SCHEMA = 1
+SCHEMA = 2
 
 Precision = Literal["fp32", "fp16", "int8"]
 Role = Literal["encoder", "decoder", "recovery", "prefill", "step", "head"]
+_OF_A_GENERATOR: tuple[Role, ...] = ("prefill", "step", "head")
 Axes = Mapping[str, tuple[int, int | None]]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -55,6 +56,11 @@ class GraphSpec:
     """K of an encoder that was made for one kept count; None for every other graph."""
     part: int | None = None
     """Number of the sub-code that a head scores."""
+
+    @property
+    def data(self) -> str:
+        """The file that its weights stand in where they are large; graphs with the same weights share it."""
+        return "generator.data" if self.role in _OF_A_GENERATOR else f"{self.role}.data"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,8 +204,8 @@ def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | N
 
 
 def files_of(manifest: Manifest, graph: GraphSpec) -> list[str]:
-    """The names of a graph's files: the graph, and its weights where they stand apart."""
-    return [name for name in (graph.file, f"{graph.file}.data") if name in manifest.files]
+    """The names of a graph's files: the graph, and the weights that it shares where they stand apart."""
+    return [name for name in (graph.file, graph.data) if name in manifest.files]
 
 
 def entry(path: Path) -> FileEntry:

@@ -1,32 +1,37 @@
-"""An exported ONNX model to a file: axes named, nothing of the machine in it, large weights beside it."""
+"""An exported ONNX model to a file: axes named, rewritten where run times gain, nothing of the machine in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mergevq.errors import ExportError
 from mergevq.export.half import fold_casts, norms_in_float32
+from mergevq.export.int8 import quantised
 from mergevq.export.key_transposes import transpose_keys_at_once
 from mergevq.export.manifest import GraphSpec, TensorSpec
+from mergevq.export.shared_weights import SharedWeights
 from mergevq.export.winograd import use_winograd
-
-INLINE_BYTES = 256 * 2**20
-"""Weights beyond this go to a file of their own; a file of ONNX cannot hold 2 GiB."""
 
 
 def write_graph(
-    model: Any, spec: GraphSpec, folder: Path, notes: dict[str, str], *, winograd: bool = False
+    model: Any,
+    spec: GraphSpec,
+    weights: SharedWeights,
+    notes: dict[str, str],
+    *,
+    winograd: bool = False,
+    int8: bool = False,
 ) -> None:
-    """Writes a model, and beside it FILE.data where its weights are large.
+    """Writes a model to the folder of `weights`.
 
     Args:
         model: of onnxscript's `ir`; it is changed.
         spec: what it is to be.
-        folder: of the export.
+        weights: of the folder; large ones go there.
         notes: what the file says of itself (metadata_props).
         winograd: whether convolutions are rewritten to which that pays.
+        int8: whether matrix products are to have weights of 8 bits.
 
     Raises:
         ExportError: an axis was fixed that was to be free, or the other way round.
@@ -42,10 +47,11 @@ def write_graph(
     _forget_origin(model)
     norms_in_float32(model)
     fold_casts(model)
+    if int8:
+        model = quantised(model, weights.folder)
     model.metadata_props.update(notes)
-    size = sum(tensor.const_value.nbytes for tensor in model.graph.initializers.values())
-    external = f"{spec.file}.data" if size > INLINE_BYTES else None
-    ir.save(model, folder / spec.file, external_data=external)
+    weights.take(model, spec)
+    ir.save(model, weights.folder / spec.file)
 
 
 def _name_axes(value: Any, tensor: TensorSpec, file: str) -> None:

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 import mergevq
 from mergevq.cli import main
-from mergevq.export import writing
+from mergevq.export import shared_weights
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def sound(tiny, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sound") / "out"
     arguments = ["export", "onnx", "--checkpoint", str(tiny), "--out", str(out), "--keep", "32,16"]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(writing, "INLINE_BYTES", 50_000)
+        patch.setattr(shared_weights, "INLINE_BYTES", 50_000)
         assert main(arguments) == 0
     return out
 
@@ -85,16 +85,16 @@ DAMAGES = {
     "a truncated graph": (lambda folder: cut(folder, "decoder.onnx"), "decoder.onnx has"),
     "swapped graphs": (lambda folder: swap(folder, "decoder.onnx", "recovery.onnx"), "decoder.onnx has"),
     "a missing graph": (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
-    "truncated weights": (lambda folder: cut(folder, "decoder.onnx.data"), "decoder.onnx.data has"),
+    "truncated weights": (lambda folder: cut(folder, "decoder.data"), "decoder.data has"),
     "other weights": (
-        lambda folder: turn_over(folder, "decoder.onnx.data"),
-        "decoder.onnx.data is not the file that manifest.json describes",
+        lambda folder: turn_over(folder, "decoder.data"),
+        "decoder.data is not the file that manifest.json describes",
     ),
     "swapped weights": (
-        lambda folder: swap(folder, "encoder_k16.onnx.data", "decoder.onnx.data"),
-        ".onnx.data has",
+        lambda folder: swap(folder, "encoder.data", "decoder.data"),
+        ".data has",
     ),
-    "missing weights": (lambda folder: (folder / "decoder.onnx.data").unlink(), "data is missing"),
+    "missing weights": (lambda folder: (folder / "decoder.data").unlink(), "data is missing"),
     "an edited manifest": (edit_manifest, "manifest.json was changed after it was written"),
     "a truncated manifest": (lambda folder: cut(folder, "manifest.json"), "manifest.json cannot be read"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "it has no manifest.json"),

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 import mergevq
-from mergevq.export import Ranges, build_engines, export_onnx, writing
+from mergevq.export import Ranges, build_engines, export_onnx, shared_weights
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.tokenizer import Tokenizer
@@ -112,7 +112,7 @@ def tiny_tokenizer() -> Tokenizer:
 def exported(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoders of an odd and an even number of merges, decoder and recovery; only recovery holds its own weights."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "INLINE_BYTES", 80_000)
+        patch.setattr(shared_weights, "INLINE_BYTES", 80_000)
         return once(tmp_path_factory, "tiny", lambda out: export_onnx(tiny_tokenizer, out, keep=[32, 17]))
 
 
@@ -159,6 +159,8 @@ def small_generator(kind: GeneratorKind, tokenizer: Tokenizer) -> ImageGenerator
 def exported_generator(
     request: pytest.FixtureRequest, tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ImageGenerator, Path]:
-    """A generator of each kind, and the folder of its graphs, not to be changed."""
+    """A generator of each kind, and the folder of its graphs that share their weights, not to be changed."""
     generator = small_generator(request.param, tiny_tokenizer)
-    return generator, once(tmp_path_factory, request.param, lambda out: export_onnx(generator, out))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_weights, "INLINE_BYTES", 80_000)
+        return generator, once(tmp_path_factory, request.param, lambda out: export_onnx(generator, out))

@@ -123,15 +123,15 @@ def test_but_no_further(exported_half, tiny_tokenizer, monkeypatch):
 
 
 def test_large_weights_stand_apart_and_may_be_moved(exported, tiny_tokenizer, copied):
-    assert "decoder.onnx.data" in read_manifest(exported).files
-    assert "recovery.onnx.data" not in read_manifest(exported).files
+    assert "decoder.data" in read_manifest(exported).files
+    assert "recovery.data" not in read_manifest(exported).files
     assert verify(copied(), tiny_tokenizer).passed
 
 
 def test_swapped_weights_are_refused(copied, tiny_tokenizer):
     folder = copied()
-    (folder / "encoder_k32.onnx.data").write_bytes((folder / "encoder_k17.onnx.data").read_bytes()[::-1])
-    with pytest.raises(CheckpointError, match=r"encoder_k32\.onnx\.data"):
+    (folder / "encoder.data").write_bytes((folder / "encoder.data").read_bytes()[::-1])
+    with pytest.raises(CheckpointError, match=r"encoder\.data"):
         verify(folder, tiny_tokenizer)
 
 
@@ -154,12 +154,12 @@ def test_a_folder_takes_its_name_only_when_all_went_well(tmp_path):
 
 
 def test_a_failed_verification_leaves_nothing(tiny_tokenizer, tmp_path, monkeypatch):
-    def write(model, spec, folder, notes, **settings):
+    def write(model, spec, weights, notes, **settings):
         """Writes a decoder one of whose weights is another."""
         if spec.role == "decoder":
             weight = model.graph.initializers["module.tokenizer.decoder.out.weight"]
             weight.const_value = onnx_tensor(weight.const_value.numpy() + 0.1)
-        writing.write_graph(model, spec, folder, notes, **settings)
+        writing.write_graph(model, spec, weights, notes, **settings)
 
     monkeypatch.setattr(exporter, "write_graph", write)
     monkeypatch.setattr(exporter, "encoder_plans", lambda *_: [])

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 import mergevq
 from mergevq.errors import UsageError
-from mergevq.export import build_engines, export_onnx, int8, read_manifest, verify, writing
+from mergevq.export import build_engines, export_onnx, int8, read_manifest, shared_weights, verify
 from mergevq.export.generator_checks import _divergence
 from mergevq.export.manifest import MANIFEST, entry, to_json
 
@@ -31,8 +31,8 @@ def folder(generator, tmp_path_factory) -> Path:
     """With the weights of all large graphs in files of their own, before and after they are rounded."""
     out = tmp_path_factory.mktemp("int8") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "INLINE_BYTES", 500_000)
-        patch.setattr(int8, "_INLINE_BYTES", 500_000)
+        patch.setattr(shared_weights, "INLINE_BYTES", 500_000)
+        patch.setattr(int8, "ONE_FILE_BYTES", 500_000)
         export_onnx(generator, out, precision="int8")
     return out
 
@@ -60,7 +60,7 @@ def test_it_passes_with_a_loss_that_is_there_and_small(folder, generator):
     value = next(each["value"] for each in checks if each["name"] == "likelihood lost, nats a token")
     assert 1e-7 < value < 2e-2
     assert read_manifest(folder).precision == "int8"
-    assert {"step.onnx.data", "prefill.onnx.data"} <= set(read_manifest(folder).files)
+    assert {"generator.data"} <= set(read_manifest(folder).files)
 
 
 def test_the_run_time_generates_from_it(folder):

@@ -145,7 +145,7 @@ def test_run_times_are_named(exported, tmp_path):
 
 
 def truncated(folder):
-    path = folder / "decoder.onnx.data"
+    path = folder / "decoder.data"
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -174,7 +174,7 @@ def unreadable_verdict(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncated, r"decoder\.onnx\.data has \d+ bytes and should have"),
+        (truncated, r"decoder\.data has \d+ bytes and should have"),
         (swapped, r"encoder_k32\.onnx"),
         (tampered, r"manifest\.json was changed"),
         (cut_off, r"manifest\.json cannot be read"),

@@ -138,7 +138,7 @@ def save_apart(folder: Path, location: str) -> None:
 
 
 def test_data_beside_the_graph_passes(tmp_path):
-    save_apart(tmp_path, f"{SPEC.file}.data")
+    save_apart(tmp_path, SPEC.data)
     assert failures_of(tmp_path) == {}
 
 
@@ -148,8 +148,8 @@ def test_data_of_another_name_is_seen(tmp_path):
 
 
 def test_data_that_is_too_short_is_seen(tmp_path):
-    save_apart(tmp_path, f"{SPEC.file}.data")
-    path = tmp_path / f"{SPEC.file}.data"
+    save_apart(tmp_path, SPEC.data)
+    path = tmp_path / SPEC.data
     path.write_bytes(path.read_bytes()[:-4])
     assert "is shorter than weight needs" in failures_of(tmp_path)["external data"]
 
