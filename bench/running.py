@@ -42,6 +42,8 @@ class Settings:
     only: str | None = None
     """Pytest's -k, such as "onnx and batch1"."""
     full: bool = False
+    seconds: int | None = None
+    """How long the pairs of a case may take."""
     threads: int | None = None
     device: str | None = None
     memory: bool = True
@@ -134,6 +136,7 @@ def _environment(settings: Settings, work: Path) -> dict[str, str]:
         "GOMP_SPINCOUNT": _SPINS,
         "OMP_NUM_THREADS": settings.threads,
         "MERGEVQ_BENCH": "full" if settings.full else "smoke",
+        "MERGEVQ_BENCH_SECONDS": settings.seconds,
         "MERGEVQ_BENCH_THREADS": settings.threads,
         "MERGEVQ_BENCH_MEMORY": None if settings.memory else "0",
         "MERGEVQ_BENCH_CHECKPOINT": settings.checkpoint,

@@ -1,9 +1,15 @@
-"""The graphs of a folder with ONNX Runtime, each opened when it is first run."""
+"""The graphs of a folder with ONNX Runtime, each opened when it is first run.
+
+On the CPU, pictures of a batch are shared out among threads (see `portions`), by a session with one thread; a single
+picture goes to a session with all of them. Whoever has both kinds of batches holds the weights twice.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from mergevq.export.manifest import (
     read_manifest,
     read_verification,
 )
+from mergevq.export.runtime.portions import divided, joined, portions
 from mergevq.export.runtime.providers import check_used, execution_providers, runtime_module
 
 _ERRORS_ONLY = 3
@@ -51,7 +58,7 @@ class OnnxGraphs:
             self.verification = read_verification(folder)
         except CheckpointError as error:
             raise UnusableExportError(str(error)) from error
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[tuple[str, int], Any] = {}
 
     def run(
         self,
@@ -63,22 +70,41 @@ class OnnxGraphs:
     ) -> dict[str, np.ndarray]:
         """See `Graphs.run`."""
         spec = self.manifest.graph(role, keep, part)
+        rows = self._portions(spec, inputs)
+        if len(rows) < 2:
+            return self._call(spec, inputs, self.threads)
+        self._session(spec.file, 1)  # before threads ask for it, and open one each
+        parts = divided(spec, inputs, rows)
+        return joined(list(self._pool.map(lambda some: self._call(spec, some, 1), parts)))
+
+    def _portions(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> list[slice]:
+        """Of the pictures, on a CPU; a step of a generator has the same weights for all rows, and is not divided."""
+        if self.provider != "cpu" or spec.role not in ("encoder", "decoder"):
+            return [slice(None)]
+        batch = len(inputs[spec.inputs[0].name])
+        return portions(batch, self.threads or _cores(), self.manifest.tokenizer.image_size**2)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads or _cores(), thread_name_prefix="mergevq")
+
+    def _call(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray], threads: int) -> dict[str, np.ndarray]:
         names = [tensor.name for tensor in spec.outputs]
-        session = self._session(spec)
+        session = self._session(spec.file, threads)
         try:
             found = session.run(names, {tensor.name: inputs[tensor.name] for tensor in spec.inputs})
         except Exception as error:  # ONNX Runtime's classes share no public base
             raise ExportError(f"{spec.file} fails on {self.provider}: {_first_line(error)}") from error
         return dict(zip(names, found, strict=True))
 
-    def _session(self, spec: GraphSpec) -> Any:
-        if spec.file not in self._sessions:
-            self._sessions[spec.file] = self._open(spec.file)
-        return self._sessions[spec.file]
+    def _session(self, file: str, threads: int) -> Any:
+        if (file, threads) not in self._sessions:
+            self._sessions[file, threads] = self._open(file, threads)
+        return self._sessions[file, threads]
 
-    def _open(self, file: str) -> Any:
+    def _open(self, file: str, threads: int) -> Any:
         onnxruntime = runtime_module()
-        options = session_options(self.threads)
+        options = session_options(threads)
         try:
             session = onnxruntime.InferenceSession(str(self.folder / file), options, providers=self.providers)
         except Exception as error:
@@ -113,6 +139,11 @@ def _threads_from_environment() -> int:
     """OMP_NUM_THREADS, or 0, with which ONNX Runtime chooses."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() else 0
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:

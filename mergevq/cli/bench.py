@@ -50,6 +50,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--full", action="store_true", help="the paper's presets; minutes to hours")
     parser.add_argument(
+        "--seconds",
+        type=common.positive,
+        metavar="S",
+        help="time run times for so long a case, or two or three rounds [8 with --full, else 0.2]",
+    )
+    parser.add_argument(
         "--threads", type=common.positive, metavar="N", help="of every run time [2 with --full, else 1]"
     )
     common.add_device(parser)
@@ -133,6 +139,7 @@ def _time(options: argparse.Namespace, earlier: dict[str, Any] | None) -> int:
             groups=options.group,
             only=options.only,
             full=options.full,
+            seconds=options.seconds,
             threads=options.threads,
             device=options.device,
             memory=not options.no_memory,

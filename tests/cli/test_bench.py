@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,18 @@ def test_a_group_is_timed_and_nothing_else_is_left_behind(mergevq_process, tmp_p
     assert {path for path in HOME.rglob("*") if "__pycache__" not in path.parts} == set(before)
 
 
+def test_a_case_takes_as_long_as_is_said(mergevq_main, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(
+        running, "run", lambda settings: given.append(settings) or running.Outcome(None, False)
+    )
+    mergevq_main("bench", "--seconds", "7")
+    code = "from mergevq.bench.by_runtime import SECONDS; print(SECONDS)"
+    environment = running._environment(given[0], tmp_path)
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout == "7.0\n", result.stderr
+
+
 def test_results_are_shown_and_compared_without_timing(mergevq_main, earlier, tmp_path):
     shown = mergevq_main("bench", "--results", earlier)
     assert shown.code == 0 and "**1000** (900–1100)" in shown.out
@@ -84,6 +98,7 @@ def test_results_are_shown_and_compared_without_timing(mergevq_main, earlier, tm
     [
         (["--group", "enkode"], "unknown group 'enkode'; did you mean 'encode'? known: encode, decode"),
         (["--threads", "0"], "--threads: '0' is not a positive integer"),
+        (["--seconds", "0"], "--seconds: '0' is not a positive integer"),
         (["--export", "x"], "add --checkpoint"),
         (["--export", "missing", "--checkpoint", "c"], "missing"),
         (["--compare", "missing.json"], "cannot read missing.json"),

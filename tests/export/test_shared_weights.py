@@ -100,7 +100,9 @@ def test_first_pass_step_and_heads_share_one_file(exported_generator):
     prefill, step, *heads = (
         large(folder / f"{name}.onnx") for name in ("prefill", "step", "head_0", "head_1")
     )
-    own = sum(length for weight, length in prefill.items() if weight not in step)  # an instruction, of merge_ar
+    own = sum(
+        length for weight, length in prefill.items() if weight not in step
+    )  # an instruction, of merge_ar
     assert own < 0.05 * sum(step.values())
     once = prefill | step | heads[0] | heads[1]
     size = read_manifest(folder).files["generator.data"].bytes
