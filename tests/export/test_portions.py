@@ -13,6 +13,7 @@ from mergevq.errors import ExportError
 from mergevq.export.runtime import portions as module
 from mergevq.export.runtime.folder import open_folder
 from mergevq.export.runtime.portions import portions
+from mergevq.export.runtime.sessions import session_options
 
 SIDE_OF_A_PAIR = 256
 
@@ -97,3 +98,10 @@ def test_a_portion_that_fails_is_one_sentence(exported, images):
     with pytest.raises(ExportError, match=r"^encoder_k32\.onnx fails on cpu: .*") as caught:
         graphs.run("encoder", {"image": images[:, :2]}, keep=32)
     assert "\n" not in str(caught.value)
+
+
+def test_threads_look_for_work_within_a_call_and_sleep_between_calls():
+    options = session_options(2)
+    assert options.intra_op_num_threads == 2
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
