@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mergevq.backends.cpu.winograd import DATA, KERNEL, OUTPUT
+from mergevq.export.constants import add_constant, remove_unused
 
 _TILE = 4
 _CHANNELS = 128
@@ -66,9 +67,7 @@ def _rewrite(graph: Any, node: Any) -> None:
     painted.name, painted.type, painted.shape = before.name, before.type, before.shape
     ir.convenience.replace_all_uses_with(before, painted, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    for value in (weight, *bias):
-        if not value.uses():
-            del graph.initializers[value.name]
+    remove_unused(graph, (weight, *bias))
 
 
 def _kernels(made: _Nodes, weight: np.ndarray) -> Any:
@@ -117,14 +116,4 @@ class _Nodes:
 
     def constant(self, suffix: str, array: np.ndarray) -> Any:
         """An initializer of the graph."""
-        from onnxscript import ir
-
-        name = f"{self.name}.{suffix}"
-        held = ir.Value(
-            name=name,
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            shape=ir.Shape(array.shape),
-            const_value=ir.tensor(array, name=name),
-        )
-        self.graph.register_initializer(held)
-        return held
+        return add_constant(self.graph, f"{self.name}.{suffix}", array)

@@ -9,7 +9,9 @@ from mergevq.errors import ExportError
 from mergevq.export.half import fold_casts, norms_in_float32
 from mergevq.export.int8 import quantised
 from mergevq.export.key_transposes import transpose_keys_at_once
+from mergevq.export.layer_scale import fold_layer_scale
 from mergevq.export.manifest import GraphSpec, TensorSpec
+from mergevq.export.projections import split_projections
 from mergevq.export.shared_weights import SharedWeights
 from mergevq.export.winograd import use_winograd
 
@@ -42,6 +44,8 @@ def write_graph(
         for value, tensor in zip(values, tensors, strict=True):
             _name_axes(value, tensor, spec.file)
     transpose_keys_at_once(model)
+    split_projections(model)
+    fold_layer_scale(model)
     if winograd:
         use_winograd(model)  # by shapes that are forgotten next
     _forget_origin(model)
