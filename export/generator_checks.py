@@ -17,10 +17,10 @@ import torch
 
 from mergevq.export.limits import LIMITS
 from mergevq.export.manifest import Manifest
+from mergevq.export.measures import relative_difference
 from mergevq.export.report import Check, at_least, at_most
 from mergevq.export.samples import BATCHES
 from mergevq.export.sessions import Sessions
-from mergevq.export.tokenizer_checks import relative_difference
 from mergevq.models.generator import Generator, Sequence
 from mergevq.models.layouts import first_occurrences
 

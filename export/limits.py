@@ -19,7 +19,7 @@ class Limits:
 
     partition: float
     """Mean over images of shared pairs / all pairs of positions with a token in common, at least; in float16 less where
-    the model itself has less under autocast (see `tokenizer_checks`)."""
+    the model itself has less under autocast (see `encoder_checks`)."""
     margin: float
     """Logits nearer to 0 than this share of their root mean square may change sign."""
     psnr: float

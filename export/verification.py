@@ -16,13 +16,14 @@ import torch
 from mergevq.backends import reference_only
 from mergevq.config import TokenizerConfig
 from mergevq.errors import CheckpointError, UsageError
+from mergevq.export.decoder_checks import decoder_checks
+from mergevq.export.encoder_checks import encoder_checks
 from mergevq.export.generator_checks import generator_checks
 from mergevq.export.manifest import Manifest, digest_of, read_manifest
 from mergevq.export.report import Check, VerifyReport
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sessions
 from mergevq.export.static_checks import static_checks
-from mergevq.export.tokenizer_checks import decoder_checks, encoder_checks
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load
 from mergevq.models.store import fingerprint

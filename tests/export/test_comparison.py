@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from mergevq.errors import ExportError
+from mergevq.export.encoder_checks import some_keeps, tokens_left
+from mergevq.export.measures import psnr, relative_difference, shared_pairs
 from mergevq.export.report import Check, VerifyReport, at_least, at_most, mean_at_least
 from mergevq.export.samples import BATCHES, picture_batches, random_tokens
-from mergevq.export.tokenizer_checks import psnr, relative_difference, shared_pairs, some_keeps, tokens_left
 
 
 def test_shared_pairs_of_equal_partitions_are_all_whatever_their_numbers():

@@ -15,10 +15,11 @@ from onnx import numpy_helper
 import mergevq
 from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
 from mergevq.export import (
+    decoder_checks,
+    encoder_checks,
     export_onnx,
     exporter,
     read_manifest,
-    tokenizer_checks,
     verification,
     verify,
     writing,
@@ -93,22 +94,26 @@ def test_half_precision(exported_half):
 
 def impossible(precision: str) -> dict:
     """Limits that nothing keeps."""
-    return {**LIMITS, precision: replace(LIMITS[precision], partition=1.1, psnr=200.0)}
+    return {
+        **LIMITS,
+        precision: replace(LIMITS[precision], partition=1.1, psnr=200.0, pixel=-1.0, logit=-1.0),
+    }
 
 
 def test_in_half_precision_a_graph_may_drift_as_far_as_the_model(
     exported_half, exported, tiny_tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(
-        tokenizer_checks, "LIMITS", {**impossible("fp16"), "fp32": impossible("fp32")["fp32"]}
-    )
+    for checks in (encoder_checks, decoder_checks):
+        monkeypatch.setattr(checks, "LIMITS", {**impossible("fp16"), "fp32": impossible("fp32")["fp32"]})
     assert verify(exported_half, tiny_tokenizer).passed
-    assert not verify(exported, tiny_tokenizer).passed  # there is no such excuse in float32
+    failed = " ".join(check.name for check in verify(exported, tiny_tokenizer).failures)
+    for measure in ("shared pairs", "PSNR", "pixel", "logit"):  # there is no such excuse in float32
+        assert measure in failed
 
 
 def test_but_no_further(exported_half, tiny_tokenizer, monkeypatch):
     """An encoder that gives the tokens of two of three pictures to others."""
-    monkeypatch.setattr(tokenizer_checks, "LIMITS", impossible("fp16"))
+    monkeypatch.setattr(encoder_checks, "LIMITS", impossible("fp16"))
     run = OnnxSessions.run
 
     def shuffled(sessions, spec, inputs):
@@ -120,6 +125,19 @@ def test_but_no_further(exported_half, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(OnnxSessions, "run", shuffled)
     report = verify(exported_half, tiny_tokenizer)
     assert "shared pairs" in " ".join(check.name for check in report.failures)
+
+
+@pytest.mark.parametrize(("role", "measure"), [("decoder", "a pixel"), ("recovery", "a logit")])
+def test_nor_do_what_is_decoded_and_recovered(exported_half, tiny_tokenizer, monkeypatch, role, measure):
+    monkeypatch.setattr(decoder_checks, "LIMITS", impossible("fp16"))
+    run = OnnxSessions.run
+
+    def shifted(sessions, spec, inputs):
+        found = run(sessions, spec, inputs)
+        return {name: value + 0.1 for name, value in found.items()} if spec.role == role else found
+
+    monkeypatch.setattr(OnnxSessions, "run", shifted)
+    assert measure in " ".join(check.name for check in verify(exported_half, tiny_tokenizer).failures)
 
 
 def test_large_weights_stand_apart_and_may_be_moved(exported, tiny_tokenizer, copied):

@@ -1,4 +1,4 @@
-"""The graphs of a tokenizer against the tokenizer, in the units that matter: partitions, bits, pictures.
+"""Encoder graphs against the tokenizer, in the units that matter: partitions, bits, pictures.
 
 Legend: B batch, L positions, K kept tokens, d code bits.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from mergevq.export.limits import LIMITS, Limits
 from mergevq.export.manifest import GraphSpec, Manifest
+from mergevq.export.measures import psnr, shared_pairs
 from mergevq.export.report import Check, at_most, mean_at_least
-from mergevq.export.samples import BATCHES, Pictures, picture_batches, random_tokens
+from mergevq.export.samples import Pictures, picture_batches
 from mergevq.export.sessions import Sessions
-from mergevq.export.source_map import most_likely_source
 from mergevq.models.merge import fewest, merge_schedule
 from mergevq.models.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
-
-_HIGHEST = 100.0
-"""dB given to pictures that are equal."""
 
 _ROOM = 0.2
 """By how much a graph may share fewer pairs than the model itself does in float16: of nine samples, each all or nothing
@@ -33,6 +31,16 @@ _ROOM_DB = 6.0
 
 Encode = Callable[[torch.Tensor], tuple[dict[str, np.ndarray], np.ndarray]]
 """From (B, 3, S, S) images to indices, source and sizes by name, and the pictures decoded from them."""
+
+
+class _Wanted(NamedTuple):
+    """What a batch should come to."""
+
+    tokens: Tokens
+    logits: np.ndarray
+    """(B, K, d), of the bits."""
+    pictures: np.ndarray
+    """Decoded from the tokens: (B, 3, S, S)."""
 
 
 @dataclass
@@ -64,30 +72,6 @@ def encoder_checks(manifest: Manifest, tokenizer: Tokenizer, sessions: Sessions)
             yield from _checks_of(encoded, batches, LIMITS[manifest.precision])
 
 
-def decoder_checks(manifest: Manifest, tokenizer: Tokenizer, sessions: Sessions) -> Iterator[Check]:
-    """Decoder and recovery on the same random tokens as the tokenizer."""
-    limits = LIMITS[manifest.precision]
-    decoder, recovery = manifest.graph("decoder"), manifest.graph("recovery")
-    pixels, logits, likely = {}, {}, {}
-    length, bits = tokenizer.config.length, tokenizer.config.quantizer.bits
-    for seed, keep in enumerate((tokenizer.config.merge.keep, 1, length // 3, length)):
-        batch = len(BATCHES[seed % len(BATCHES)])
-        indices, source = random_tokens(batch, keep, length, bits, seed)
-        sample = f"random tokens of seed {seed} (batch {batch}, {keep} kept)"
-        tokens = Tokens(
-            torch.from_numpy(indices), torch.from_numpy(source), torch.from_numpy(indices), _grid(tokenizer)
-        )
-        painted = sessions.run(decoder, {"indices": indices, "source": source})["image"]
-        pixels[sample] = float(np.abs(painted - tokenizer.decode(tokens).numpy()).max())
-        found = sessions.run(recovery, {"indices": indices})["logits"]
-        wanted = tokenizer.recovery(tokenizer.quantizer.codes(tokens.indices), _grid(tokenizer))
-        logits[sample] = relative_difference(found, wanted.numpy())
-        likely[sample] = _likelihood_lost(most_likely_source(found), wanted, tokenizer, tokens.indices)
-    yield at_most(decoder.file, "greatest difference of a pixel", pixels, limits.pixel)
-    yield at_most(recovery.file, "greatest difference of a logit", logits, limits.logit)
-    yield at_most(recovery.file, "log-likelihood lost by the source map, a position", likely, limits.logit)
-
-
 def some_keeps(tokenizer: Tokenizer) -> list[int]:
     """Kept counts with odd and even numbers of merges, from the fewest to all."""
     config = tokenizer.config
@@ -101,34 +85,6 @@ def tokens_left(tokenizer: Tokenizer, keep: int) -> np.ndarray:
     config = tokenizer.config
     plan = merge_schedule(config.length, keep, config.encoder.depth, config.merge.schedule)
     return config.length - np.cumsum(plan)
-
-
-def shared_pairs(first: np.ndarray, second: np.ndarray) -> float:
-    """Pairs of positions that share a token in both maps / in either; (L,) each, any numbering. 1 without pairs."""
-    joint = np.zeros((first.max() + 1, second.max() + 1))
-    np.add.at(joint, (first, second), 1)
-
-    def pairs(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1) / 2).sum())
-
-    both = pairs(joint)
-    either = pairs(joint.sum(axis=1)) + pairs(joint.sum(axis=0)) - both
-    return both / either if either else 1.0
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """dB between two pictures in [-1, 1]."""
-    error = float(np.mean((first.astype(np.float64) - second) ** 2)) / 4
-    return min(_HIGHEST, -10 * np.log10(error)) if error else _HIGHEST
-
-
-def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The greatest difference in units of the root mean square, at least 1; infinite where the infinities differ."""
-    finite = np.isfinite(wanted)
-    if (finite != np.isfinite(found)).any():
-        return float("inf")
-    scale = max(1.0, float(np.sqrt(np.mean(wanted[finite].astype(np.float64) ** 2))))
-    return float(np.abs(found[finite] - wanted[finite]).max()) / scale
 
 
 class _Encoded:
@@ -159,12 +115,12 @@ class _Encoded:
             name: getattr(tokens, name).numpy() for name in ("indices", "source", "sizes")
         }, painted.numpy()
 
-    def by_model(self, images: torch.Tensor) -> tuple[Tokens, np.ndarray, np.ndarray]:
-        """Tokens, (B, K, d) logits of their bits, and the pictures decoded from them."""
+    def by_model(self, images: torch.Tensor) -> _Wanted:
+        """What the model makes of a batch in float32."""
         encoding = self.tokenizer.encoder(images, self.keep)
         quantized = self.tokenizer.quantizer(encoding.tokens)
         tokens = Tokens(quantized.indices, encoding.source, encoding.sizes, encoding.grid)
-        return tokens, quantized.z.numpy(), self.tokenizer.decode(tokens).numpy()
+        return _Wanted(tokens, quantized.z.numpy(), self.tokenizer.decode(tokens).numpy())
 
 
 def _checks_of(encoded: _Encoded, batches: Sequence[Pictures], limits: Limits) -> list[Check]:
@@ -173,11 +129,12 @@ def _checks_of(encoded: _Encoded, batches: Sequence[Pictures], limits: Limits) -
     In float16 merging decisions of a model may turn over whatever computes them. Where the limits are missed, the
     question is whether they do so more often in the graph than in the model.
     """
-    found = _measured(encoded, encoded.by_graph, batches)
+    wanted = [encoded.by_model(pictures.images) for pictures in batches]
+    found = _measured(encoded, encoded.by_graph, batches, wanted)
     checks = list(_encoder_verdict(encoded.spec.file, encoded.keep, found, limits))
     if encoded.manifest.precision != "fp16" or all(check.passed for check in checks):
         return checks
-    own = _measured(encoded, encoded.by_model_in_half, batches)
+    own = _measured(encoded, encoded.by_model_in_half, batches, wanted)
     return list(_encoder_verdict(encoded.spec.file, encoded.keep, found.settled(), _loosened(limits, own)))
 
 
@@ -193,18 +150,20 @@ def _loosened(limits: Limits, own: _Found) -> Limits:
     )
 
 
-def _measured(encoded: _Encoded, encode: Encode, batches: Sequence[Pictures]) -> _Found:
+def _measured(
+    encoded: _Encoded, encode: Encode, batches: Sequence[Pictures], wanted: Sequence[_Wanted]
+) -> _Found:
     found = _Found()
-    for pictures in batches:
-        _compare(encoded, encode, pictures, found)
+    for pictures, model in zip(batches, wanted, strict=True):
+        _compare(encoded, encode, pictures, model, found)
     return found
 
 
-def _compare(encoded: _Encoded, encode: Encode, pictures: Pictures, found: _Found) -> None:
+def _compare(encoded: _Encoded, encode: Encode, pictures: Pictures, wanted: _Wanted, found: _Found) -> None:
     config = encoded.tokenizer.config
     margin = LIMITS[encoded.manifest.precision].margin
     ours, our_pictures = encode(pictures.images)
-    tokens, logits, their_pictures = encoded.by_model(pictures.images)
+    tokens, logits, their_pictures = wanted
     theirs = tokens.source.numpy()
     for row, (name, kind) in enumerate(zip(pictures.names, pictures.kinds, strict=True)):
         indices, source, sizes = (ours[part][row] for part in ("indices", "source", "sizes"))
@@ -248,18 +207,3 @@ def _wrong_bits(found: np.ndarray, wanted: np.ndarray, logits: np.ndarray, margi
     differ = (found ^ wanted)[:, None] >> np.arange(logits.shape[1]) & 1  # (K, d)
     sure = np.abs(logits) > margin * np.sqrt(np.mean(logits**2))
     return float((differ.astype(bool) & sure).sum())
-
-
-def _likelihood_lost(
-    source: np.ndarray, logits: torch.Tensor, tokenizer: Tokenizer, indices: torch.Tensor
-) -> float:
-    """How much less likely a source map is than the model's own, in nats a position, in the worst row."""
-    scores = logits.log_softmax(dim=-1)
-    own = tokenizer.recover_source(indices)
-    ours = scores.gather(2, torch.from_numpy(source).unsqueeze(-1)).sum(dim=(1, 2))
-    best = scores.gather(2, own.unsqueeze(-1)).sum(dim=(1, 2))
-    return float((best - ours).max()) / source.shape[1]
-
-
-def _grid(tokenizer: Tokenizer) -> tuple[int, int]:
-    return tokenizer.config.grid, tokenizer.config.grid
