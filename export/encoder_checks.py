@@ -141,12 +141,15 @@ def _checks_of(encoded: _Encoded, batches: Sequence[Pictures], limits: Limits) -
 def _loosened(limits: Limits, own: _Found) -> Limits:
     """Limits that the model itself would keep in float16, with some room."""
     shared = np.mean(list(own.partition.values())) - _ROOM
-    settled = [values for kind, values in own.settled().psnr.items() if kind != "flat"]
-    decibels = [np.mean(list(values.values())) - _ROOM_DB for values in settled]
+    decibels = {
+        kind: np.mean(list(values.values())) - _ROOM_DB for kind, values in own.settled().psnr.items()
+    }
+    flat = decibels.pop("flat")
     return replace(
         limits,
         partition=float(min(limits.partition, shared)),
-        psnr=float(min([limits.psnr, *decibels])),
+        psnr=float(min([limits.psnr, *decibels.values()])),
+        flat=float(min(limits.flat, flat)),
     )
 
 
