@@ -5,7 +5,7 @@ Legend: B batch, L positions, K kept tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,9 @@ from mergevq.tokens import Tokens
 
 _ROOM = 2.0
 """How many times as far from float32 as the model itself in float16 a graph of float16 may be."""
+
+_MOST = 10.0
+"""How many times a limit that makes it at most: a model that is further off does not survive float16."""
 
 Decode = Callable[[Tokens], tuple[np.ndarray, np.ndarray]]
 """From tokens to pictures and the logits of source recovery."""
@@ -98,16 +101,23 @@ def _verdict(manifest: Manifest, found: _Found, limits: Limits) -> Iterator[Chec
     decoder, recovery = manifest.graph("decoder").file, manifest.graph("recovery").file
     yield at_most(decoder, "greatest difference of a pixel", found.pixels, limits.pixel)
     yield at_most(recovery, "greatest difference of a logit", found.logits, limits.logit)
-    yield at_most(recovery, "log-likelihood lost by the source map, a position", found.lost, limits.logit)
+    yield at_most(recovery, "log-likelihood lost by the source map, a position", found.lost, limits.lost)
 
 
 def _loosened(limits: Limits, own: _Found) -> Limits:
     """Limits that the model itself would keep in float16, with room."""
     return replace(
         limits,
-        pixel=max(limits.pixel, _ROOM * max(own.pixels.values())),
-        logit=max(limits.logit, _ROOM * max(own.logits.values())),
+        pixel=_with_room(limits.pixel, own.pixels.values()),
+        logit=_with_room(limits.logit, own.logits.values()),
+        lost=_with_room(limits.lost, own.lost.values()),
     )
+
+
+def _with_room(limit: float, own: Iterable[float]) -> float:
+    """The limit as it is where the model's own values are not finite."""
+    values = list(own)
+    return min(max(limit, _ROOM * max(values)), _MOST * limit) if np.isfinite(values).all() else limit
 
 
 def _likelihood_lost(

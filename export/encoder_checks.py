@@ -27,7 +27,10 @@ _ROOM = 0.2
 as a rule, one or two more may turn over."""
 
 _ROOM_DB = 6.0
-"""The same for the PSNR of those that did not."""
+"""The same for PSNR."""
+
+_LEAST = replace(LIMITS["fp16"], partition=0.3, psnr=10.0, flat=10.0)
+"""What is asked of a graph however far the model itself drifts: one that misses it does not survive float16."""
 
 Encode = Callable[[torch.Tensor], tuple[dict[str, np.ndarray], np.ndarray]]
 """From (B, 3, S, S) images to indices, source and sizes by name, and the pictures decoded from them."""
@@ -59,6 +62,11 @@ class _Found:
             for kind, values in self.psnr.items()
         }
         return replace(self, psnr={kind: values for kind, values in kept.items() if values})
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are any but flat ones."""
+        return bool(self.psnr.keys() - {"flat"})
 
 
 def encoder_checks(manifest: Manifest, tokenizer: Tokenizer, sessions: Sessions) -> Iterator[Check]:
@@ -135,21 +143,30 @@ def _checks_of(encoded: _Encoded, batches: Sequence[Pictures], limits: Limits) -
     if encoded.manifest.precision != "fp16" or all(check.passed for check in checks):
         return checks
     own = _measured(encoded, encoded.by_model_in_half, batches, wanted)
-    return list(_encoder_verdict(encoded.spec.file, encoded.keep, found.settled(), _loosened(limits, own)))
+    return list(_encoder_verdict(encoded.spec.file, encoded.keep, *_in_half(found, own, limits)))
+
+
+def _in_half(found: _Found, own: _Found, limits: Limits) -> tuple[_Found, Limits]:
+    """What to look at in a graph of float16, and its limits, beside the model in float16.
+
+    Of pictures those whose partition did not turn over; where it did in all of them, all.
+    """
+    settled = found.settled(), own.settled()
+    if all(each.has_pictures for each in settled):
+        found, own = settled
+    return found, _loosened(limits, own)
 
 
 def _loosened(limits: Limits, own: _Found) -> Limits:
     """Limits that the model itself would keep in float16, with some room."""
     shared = np.mean(list(own.partition.values())) - _ROOM
-    decibels = {
-        kind: np.mean(list(values.values())) - _ROOM_DB for kind, values in own.settled().psnr.items()
-    }
+    decibels = {kind: np.mean(list(values.values())) - _ROOM_DB for kind, values in own.psnr.items()}
     flat = decibels.pop("flat")
     return replace(
         limits,
-        partition=float(min(limits.partition, shared)),
-        psnr=float(min([limits.psnr, *decibels.values()])),
-        flat=float(min(limits.flat, flat)),
+        partition=max(_LEAST.partition, float(min(limits.partition, shared))),
+        psnr=max(_LEAST.psnr, float(min([limits.psnr, *decibels.values()]))),
+        flat=max(_LEAST.flat, float(min(limits.flat, flat))),
     )
 
 

@@ -14,14 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import mergevq
 from mergevq.backends import reference_only
-from mergevq.errors import OutputError, UsageError
+from mergevq.errors import OutputError, UsageError, unknown_name
 from mergevq.export.generator_graphs import generator_plans
 from mergevq.export.int8 import QUANTISED
 from mergevq.export.layout_file import write_layouts
-from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, to_json
+from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, exported_names, to_json
 from mergevq.export.report import VerifyReport
 from mergevq.export.shared_weights import SharedWeights
 from mergevq.export.tokenizer_graphs import decoder_plans, encoder_plans
@@ -76,7 +77,10 @@ def export_onnx(
         OutputError: the folder cannot be written, or holds something else.
     """
     started = time.perf_counter()
-    out = Path(out)
+    out = Path(out).resolve()
+    if precision not in get_args(Precision):
+        raise UsageError(unknown_name("precision", precision, get_args(Precision)))
+    _check_replaceable(out)
     check_packages()
     model = loaded(model)
     if precision == "int8" and isinstance(model, Tokenizer):
@@ -103,6 +107,8 @@ def _plans(model: Tokenizer | ImageGenerator, keep: Sequence[int] | None, dynami
             raise UsageError("a generator has no encoder; export its tokenizer to choose kept counts")
         return [*decoder_plans(model.tokenizer), *generator_plans(model.model)]
     config = model.config
+    if keep is not None and (isinstance(keep, (str, int)) or not keep):
+        raise UsageError(f"keep is {keep!r}; a list of at least one kept count is wanted")
     keeps = [config.merge.keep] if keep is None else sorted(set(keep))
     for each in keeps:  # says which count is the nearest where one cannot be reached
         merge_schedule(config.length, each, config.encoder.depth, config.merge.schedule)
@@ -168,8 +174,6 @@ def _axes(tokenizer: Tokenizer) -> Axes:
 @contextlib.contextmanager
 def _folder_to_be(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when the block ends without an error, and else disappears."""
-    if out.exists() and not _may_be_replaced(out):
-        raise OutputError(f"{out} exists and is not an exported model; give another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -185,8 +189,21 @@ def _folder_to_be(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _may_be_replaced(out: Path) -> bool:
-    return out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
+def _check_replaceable(out: Path) -> None:
+    """Raises OutputError where something would be lost with a folder that is replaced."""
+    if not out.exists():
+        return
+    if out == Path.cwd():
+        raise OutputError(
+            f"{out} is the folder that this runs in and cannot be replaced; give another folder"
+        )
+    others = (
+        sorted({path.name for path in out.iterdir()} - exported_names(out)) if out.is_dir() else [out.name]
+    )
+    if others:
+        raise OutputError(
+            f"{out} exists and is not an exported model alone: {others[0]} would be lost; give another folder"
+        )
 
 
 def _take_place(folder: Path, out: Path) -> None:
@@ -195,11 +212,12 @@ def _take_place(folder: Path, out: Path) -> None:
         folder.rename(out)
         return
     earlier = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.earlier."))
-    out.rename(earlier / out.name)
+    kept = earlier / out.name
     try:
+        out.rename(kept)
         folder.rename(out)
-    except OSError:
-        (earlier / out.name).rename(out)
-        raise
     finally:
-        shutil.rmtree(earlier, ignore_errors=True)
+        if not out.exists() and kept.exists():
+            kept.rename(out)
+        if out.exists():
+            shutil.rmtree(earlier, ignore_errors=True)

@@ -30,8 +30,10 @@ class Limits:
     """Greatest difference of a pixel decoded from the same tokens, in [-1, 1]."""
     logit: float
     """Greatest difference of a logit of source recovery, in units of the logits' root mean square, at least 1."""
+    lost: float
+    """Nats a position by which a recovered source map may be less likely than the model's."""
     step: float
-    """The same of a generator's outputs and logits."""
+    """The same, of logits again, of a generator's outputs and logits."""
     divergence: float
     """Nats a token: divergence (Kullback-Leibler) of the graphs' distribution from the model's, mean over tokens, which
     is the likelihood that its tokens lose."""
@@ -49,15 +51,15 @@ class Limits:
 # int8, generators: logit 0.16, divergence 9.0e-4 of an entropy of 8.4 (fp16 8.8e-7, fp32 1e-12), tokens all equal.
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(
-        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4,
+        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4, lost=1e-4,
         step=1e-4, divergence=1e-6, tie=1e-4, rollout=1.0,
     ),
     "fp16": Limits(
-        partition=0.95, margin=3e-2, psnr=50.0, flat=30.0, pixel=1e-2, logit=5e-2,
+        partition=0.95, margin=3e-2, psnr=50.0, flat=30.0, pixel=1e-2, logit=5e-2, lost=5e-2,
         step=5e-2, divergence=1e-3, tie=5e-2, rollout=1.0,
     ),
     "int8": Limits(  # of decoder and recovery, which stay in float32, those of fp32
-        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4,
+        partition=0.99, margin=1e-3, psnr=60.0, flat=30.0, pixel=5e-4, logit=1e-4, lost=1e-4,
         step=0.5, divergence=2e-2, tie=5e-2, rollout=0.9,
     ),
 }  # fmt: skip

@@ -18,10 +18,13 @@ from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
 from mergevq.errors import CheckpointError, MergeVQError
+from mergevq.files import sha256
 from mergevq.generator_config import GeneratorConfig
 
 MANIFEST = "manifest.json"
 VERIFICATION = "verify.json"
+ENGINES = "engines"
+"""The folder of engines within that of the graphs."""
 FORMAT = "mergevq-onnx"
 SCHEMA = 2
 
@@ -29,6 +32,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 Role = Literal["encoder", "decoder", "recovery", "prefill", "step", "head"]
 _OF_A_GENERATOR: tuple[Role, ...] = ("prefill", "step", "head")
 Axes = Mapping[str, tuple[int, int | None]]
+
+_VERDICT = {"passed": bool, "provider": str, "checks": list}
+"""What is read of every verify.json."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -159,6 +165,20 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise CheckpointError(f"{path} cannot be understood: {error}; export again") from error
 
 
+def exported_names(folder: str | Path) -> set[str]:
+    """The names in a folder that are of an export and its engines; none where its manifest is not one's.
+
+    Folders that another version of the package wrote count.
+    """
+    try:
+        values = _read_json(Path(folder) / MANIFEST)
+    except CheckpointError:
+        return set()
+    if values.get("format") != FORMAT or not isinstance(values.get("files"), dict):
+        return set()
+    return {MANIFEST, VERIFICATION, ENGINES, *values["files"]}
+
+
 def digest_of(folder: str | Path) -> str:
     """The hash by which verify.json says which manifest it speaks of."""
     return str(_read_json(Path(folder) / MANIFEST).get("sha256"))
@@ -177,8 +197,13 @@ def read_verification(folder: str | Path, digest: str | None = None) -> dict[str
     path = Path(folder) / VERIFICATION
     if not path.is_file():
         return None
-    found = _read_json(path)
-    return found if found.get("manifest") == (digest or digest_of(folder)) else None
+    remedy = "`mergevq export verify` writes it anew"
+    found = _read_json(path, remedy)
+    if found.get("manifest") != (digest or digest_of(folder)):
+        return None
+    if not all(isinstance(found.get(name), kind) for name, kind in _VERDICT.items()):
+        raise CheckpointError(f"{path} cannot be read: it is no report of a verification; {remedy}")
+    return found
 
 
 def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:
@@ -213,15 +238,6 @@ def entry(path: Path) -> FileEntry:
     return FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _image_layout(config: TokenizerConfig) -> dict[str, Any]:
     return {
         "size": config.image_size,
@@ -230,6 +246,9 @@ def _image_layout(config: TokenizerConfig) -> dict[str, Any]:
         "channels": "RGB",
         "range": [-1.0, 1.0],
         "from_uint8": "value / 127.5 - 1",
+        "orientation": "upright, as EXIF has it",
+        "transparency": "over white",
+        "sixteen_bits": "value / 257 to 8 bits, rounded",
         "resize": "bicubic, short side to size, middle cut out",
     }
 
@@ -272,13 +291,15 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, remedy: str = "export again") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} is not an exported model: it has no {path.name}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; export again") from error
+        raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} cannot be read: it is nested too deeply; {remedy}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
     return values

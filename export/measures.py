@@ -5,6 +5,8 @@ Legend: L positions.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 _HIGHEST = 100.0
@@ -25,15 +27,20 @@ def shared_pairs(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """dB between two pictures in [-1, 1]."""
+    """dB between two pictures in [-1, 1]; minus infinity where one holds NaN or infinity."""
     error = float(np.mean((first.astype(np.float64) - second) ** 2)) / 4
-    return min(_HIGHEST, -10 * np.log10(error)) if error else _HIGHEST
+    if not math.isfinite(error):
+        return -math.inf
+    return min(_HIGHEST, -10 * math.log10(error)) if error else _HIGHEST
 
 
 def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The greatest difference in units of the root mean square, at least 1; infinite where the infinities differ."""
+    """The greatest difference in units of the root mean square, at least 1.
+
+    Infinite where one is finite and the other is not, where one is no number, and where nothing is finite.
+    """
     finite = np.isfinite(wanted)
-    if (finite != np.isfinite(found)).any():
-        return float("inf")
+    if (finite != np.isfinite(found)).any() or not finite.any() or np.isnan(wanted).any():
+        return math.inf
     scale = max(1.0, float(np.sqrt(np.mean(wanted[finite].astype(np.float64) ** 2))))
     return float(np.abs(found[finite] - wanted[finite]).max()) / scale

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mergevq.errors import ExportError, OutputError
+from mergevq.errors import ExportError
 from mergevq.export.manifest import VERIFICATION
+from mergevq.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,16 +101,13 @@ class VerifyReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Writes verify.json.
+        """Writes verify.json, whole or not at all.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written; an earlier one is unchanged.
         """
-        path = folder / VERIFICATION
-        try:
-            path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        text = json.dumps(self.to_json(), indent=1) + "\n"
+        write_atomically(folder / VERIFICATION, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def as_table(checks: Iterable[Check]) -> str:

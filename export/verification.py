@@ -15,7 +15,7 @@ import torch
 
 from mergevq.backends import reference_only
 from mergevq.config import TokenizerConfig
-from mergevq.errors import CheckpointError, UsageError
+from mergevq.errors import CheckpointError, UsageError, unknown_name
 from mergevq.export.decoder_checks import decoder_checks
 from mergevq.export.encoder_checks import encoder_checks
 from mergevq.export.generator_checks import generator_checks
@@ -58,6 +58,8 @@ def verify(
         DeviceUnavailableError: engines cannot be run here.
         UsageError: a package that this needs is not installed, or the model is not a float32 one on the CPU.
     """
+    if runtime not in ("onnx", "tensorrt"):
+        raise UsageError(unknown_name("run time", runtime, ("onnx", "tensorrt")))
     check_packages()
     folder = Path(folder)
     manifest = read_manifest(folder)

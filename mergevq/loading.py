@@ -69,7 +69,7 @@ def load(
     if runtime == "onnx":
         from mergevq.export.runtime.folder import open_folder
 
-        return open_folder(where, provider or "cpu", threads)
+        return open_folder(where, "cpu" if provider is None else provider, threads)
     if runtime == "tensorrt":
         from mergevq.export.runtime.folder import open_engines
 

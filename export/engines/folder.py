@@ -14,7 +14,6 @@ from mergevq.export.engines.building import BuildSettings, build_engine
 from mergevq.export.engines.flavors import Toolkit, toolkit
 from mergevq.export.engines.ranges import Ranges, profiles
 from mergevq.export.engines.sidecar import (
-    ENGINES,
     SUFFIX,
     Sidecar,
     check_engine_file,
@@ -22,7 +21,7 @@ from mergevq.export.engines.sidecar import (
     read_sidecar,
     sidecar_path,
 )
-from mergevq.export.manifest import GraphSpec, Manifest, check_files, entry, files_of, read_manifest
+from mergevq.export.manifest import ENGINES, GraphSpec, Manifest, check_files, entry, files_of, read_manifest
 from mergevq.export.runtime.cuda import Cuda
 from mergevq.files import atomic, writing
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from mergevq.errors import UnusableExportError
 from mergevq.export.engines.sidecar import (
-    ENGINES,
     SUFFIX,
     check_engine_file,
     check_of_graph,
     read_sidecar,
 )
-from mergevq.export.manifest import Manifest
+from mergevq.export.manifest import ENGINES, Manifest
 
 
 def described_engines(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:

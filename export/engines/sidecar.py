@@ -18,8 +18,6 @@ from mergevq.export.engines.flavors import FLAVORS, Flavor, Toolkit
 from mergevq.export.engines.ranges import InputProfile
 from mergevq.export.manifest import FileEntry, GraphSpec, Manifest, entry, files_of
 
-ENGINES = "engines"
-"""The folder of engines within that of the graphs."""
 FORMAT = "mergevq-engine"
 SCHEMA = 1
 """Of this description and of how engines are built; part of their keys."""
@@ -81,7 +79,7 @@ def read_sidecar(path: Path) -> Sidecar:
         found = Sidecar(**values, targets=targets, profiles=profiles, engine=engine)
         if found.key != stated[2] or Path(found.file).name != found.file:
             raise ValueError("it was changed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnusableExportError(f"{path} does not describe an engine ({error}); {_BUILD}") from error
     return found
 

@@ -11,13 +11,13 @@ import numpy as np
 from mergevq.errors import CheckpointError, UnusableExportError
 from mergevq.export.engines.flavors import Toolkit, installed, toolkit
 from mergevq.export.engines.sidecar import (
-    ENGINES,
     Sidecar,
     check_engine_file,
     check_usable,
     read_sidecars,
 )
 from mergevq.export.manifest import (
+    ENGINES,
     GraphSpec,
     Manifest,
     Role,

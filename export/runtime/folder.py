@@ -9,8 +9,11 @@ from mergevq.errors import UsageError
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.runtime.generator import ArrayGenerator
 from mergevq.export.runtime.graphs import Graphs
+from mergevq.export.runtime.inputs import checked_count
 from mergevq.export.runtime.sessions import OnnxGraphs
 from mergevq.export.runtime.tokenizer import ArrayTokenizer
+
+MOST_THREADS = 1024
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +26,17 @@ def open_folder(
     Args:
         folder: of `mergevq export onnx`.
         provider: "cpu", "cuda", "tensorrt" or "cann".
-        threads: at least 1; by default OMP_NUM_THREADS where that is set, else ONNX Runtime's own choice.
+        threads: 1 to 1024; by default OMP_NUM_THREADS where that is set, else ONNX Runtime's own choice.
 
     Raises:
         UnusableExportError: the folder is no export, or a file is missing, truncated or another.
         UsageError: an unknown provider, or an impossible number of threads.
         DeviceUnavailableError: the provider cannot be used here.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; at least 1 is wanted, or None for ONNX Runtime's own choice")
+    if threads is not None and not 1 <= checked_count("threads", threads) <= MOST_THREADS:
+        raise UsageError(
+            f"threads is {threads}; 1 to {MOST_THREADS} are wanted, or None for ONNX Runtime's own choice"
+        )
     return _opened(OnnxGraphs(Path(folder), provider, threads), "verify")
 
 

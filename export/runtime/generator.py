@@ -142,7 +142,9 @@ class ArrayGenerator:
         """
         classes = np.asarray(labels)
         if classes.ndim != 1 or not len(classes) or classes.dtype.kind not in "iu":
-            raise UsageError(f"labels are {classes.shape}; a list of at least one class is wanted")
+            raise UsageError(
+                f"labels are {classes.dtype} {classes.shape}; a list of at least one class, an integer, is wanted"
+            )
         check_labels(classes.tolist(), self.config)
         counts = None if keep is None else np.asarray(keep)
         if counts is not None and counts.ndim > 1:

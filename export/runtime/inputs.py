@@ -5,6 +5,7 @@ A graph given an index that is out of range raises on one provider, and reads wh
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import numpy as np
 from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
 
+_BEYOND = 1 + 1e-3
+"""How far from 0 a pixel may be: rounding on the way to [-1, 1] is no fault."""
+
 
 def checked_images(images: Any, config: TokenizerConfig) -> np.ndarray:
     """(B, 3, S, S) float32 images of the size that the graphs were made for.
 
     Raises:
-        UsageError: another type or shape.
+        UsageError: another type or shape, or values that are NaN or not in [-1, 1].
     """
     size = config.image_size
     array = _array("images", images)
@@ -29,6 +33,9 @@ def checked_images(images: Any, config: TokenizerConfig) -> np.ndarray:
         raise UsageError(
             f"images are {array.shape}; these graphs take (B, 3, {size}, {size}) with at least one image"
         )
+    least, greatest = float(array.min()), float(array.max())
+    if not (least >= -_BEYOND and greatest <= _BEYOND):  # which NaN is not either
+        raise UsageError(f"images hold values from {least:.4g} to {greatest:.4g}; they must lie in [-1, 1]")
     return np.ascontiguousarray(array)
 
 
@@ -74,6 +81,18 @@ def checked_starts(starts: Any, indices: np.ndarray, config: TokenizerConfig) ->
     if (array[:, 0] != 0).any() or (np.diff(array, axis=1) <= 0).any():
         raise UsageError("starts do not ascend from 0 in every row, as the first positions of tokens do")
     return array
+
+
+def checked_count(name: str, value: Any) -> int:
+    """An integer, of whatever type.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; an integer is wanted") from None
 
 
 def _integers(name: str, values: Any) -> np.ndarray:

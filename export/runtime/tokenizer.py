@@ -10,7 +10,13 @@ import numpy as np
 from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
 from mergevq.export.runtime.graphs import Graphs
-from mergevq.export.runtime.inputs import checked_images, checked_indices, checked_source, checked_starts
+from mergevq.export.runtime.inputs import (
+    checked_count,
+    checked_images,
+    checked_indices,
+    checked_source,
+    checked_starts,
+)
 from mergevq.export.source_map import most_likely_source, source_with_starts
 from mergevq.models.merge import merge_schedule
 from mergevq.tokens import TokenArrays
@@ -56,7 +62,7 @@ class ArrayTokenizer:
             UsageError: images of another type or shape, or a K that there is no encoder for.
         """
         images = checked_images(images, self.config)
-        keep = self.config.merge.keep if keep is None else keep
+        keep = self.config.merge.keep if keep is None else checked_count("keep", keep)
         self._check_keep(keep)
         if self.keeps:
             found = self.graphs.run("encoder", {"image": images}, keep=keep)
@@ -106,7 +112,7 @@ class ArrayTokenizer:
             UsageError: a type, a shape, a grid or a value that these graphs do not take.
         """
         indices = checked_indices(indices, self.config)
-        self._check_grid(grid or self._grid)
+        self._check_grid(self._grid if grid is None else grid)
         if starts is not None:
             starts = checked_starts(starts, indices, self.config)
         logits = self.graphs.run("recovery", {"indices": indices})["logits"]
@@ -119,7 +125,7 @@ class ArrayTokenizer:
     def _check_grid(self, grid: tuple[int, int]) -> None:
         if tuple(grid) != self._grid:
             raise UsageError(
-                f"the tokens are on a grid of {grid[0]} x {grid[1]}; these graphs were made for "
+                f"the tokens are on a grid of {' x '.join(map(str, grid))}; these graphs were made for "
                 f"{self.config.grid} x {self.config.grid}"
             )
 

@@ -121,7 +121,7 @@ def _opened(options: argparse.Namespace) -> ArrayTokenizer | ArrayGenerator:
 
     if options.runtime == "tensorrt":
         return open_engines(options.checkpoint, options.engines)
-    return open_folder(options.checkpoint, options.provider or "cpu")
+    return open_folder(options.checkpoint, "cpu" if options.provider is None else options.provider)
 
 
 def _check_options(options: argparse.Namespace) -> None:

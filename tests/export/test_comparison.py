@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from mergevq.errors import ExportError
+from mergevq.export import decoder_checks, encoder_checks
 from mergevq.export.encoder_checks import some_keeps, tokens_left
+from mergevq.export.limits import LIMITS
 from mergevq.export.measures import psnr, relative_difference, shared_pairs
 from mergevq.export.report import Check, VerifyReport, at_least, at_most, mean_at_least
 from mergevq.export.samples import BATCHES, picture_batches, random_tokens
@@ -35,6 +37,8 @@ def test_psnr_is_that_of_its_definition():
     picture = np.zeros((3, 4, 4), dtype=np.float32)
     assert psnr(picture, picture) == 100
     assert psnr(picture, picture + 0.2) == pytest.approx(20.0, abs=1e-4)  # a tenth of the range
+    for broken in (np.nan, np.inf):
+        assert psnr(np.full_like(picture, broken), picture) == -math.inf
 
 
 def test_relative_difference():
@@ -42,6 +46,37 @@ def test_relative_difference():
     assert relative_difference(wanted, wanted) == 0
     assert relative_difference(wanted + np.array([0, 0.5, 0]), wanted) == pytest.approx(0.5 / math.sqrt(12.5))
     assert relative_difference(np.array([3.0, -np.inf, -np.inf]), wanted) == np.inf
+    for broken in (np.array([3.0, np.nan, -np.inf]), np.full(3, np.nan), np.full(3, -np.inf)):
+        assert relative_difference(broken, broken) == np.inf
+
+
+def test_limits_are_not_loosened_beyond_measure():
+    limits = LIMITS["fp16"]
+    for far in (1e9, math.inf, math.nan):
+        own = decoder_checks._Found(*({"a": 0.0, "b": far} for _ in range(3)))
+        found = decoder_checks._loosened(limits, own)
+        assert found.pixel <= 10 * limits.pixel and found.logit <= 10 * limits.logit
+        assert found.lost <= 10 * limits.lost
+    own = encoder_checks._Found(
+        partition={"a": 0.1, "b": 1.0},
+        psnr={"photo": {"a": 50.0}, "noise": {"b": -math.inf}, "flat": {"c": math.nan}},
+    )
+    found = encoder_checks._loosened(limits, own)
+    assert (found.partition, found.psnr) == (pytest.approx(0.35), 10.0) and found.flat >= 10
+
+
+def test_pictures_are_compared_where_the_partition_is_the_models_or_it_is_so_nowhere():
+    def found(same, others):
+        pictures = {"photo": {"a": 50.0, "b": others}, "noise": {"c": others}, "flat": {"d": 40.0}}
+        return encoder_checks._Found(partition={"a": same, "b": 0.9, "c": 0.8}, psnr=pictures)
+
+    limits = LIMITS["fp16"]
+    ours, settled = encoder_checks._in_half(found(1.0, 15.0), found(1.0, 20.0), limits)
+    assert ours.psnr == {"photo": {"a": 50.0}, "flat": {"d": 40.0}} and settled.psnr == 44
+    for same in ((0.9, 1.0), (1.0, 0.9), (0.9, 0.9)):
+        turned = [found(each, 20.0) for each in same]
+        ours, loosened = encoder_checks._in_half(*turned, limits)
+        assert ours.psnr == turned[0].psnr and loosened.psnr == 14
 
 
 def test_limits_hold_for_the_worst_sample_and_refuse_nan():

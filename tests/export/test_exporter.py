@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,19 +93,24 @@ def test_half_precision(exported_half):
     assert sizes[onnx.TensorProto.FLOAT16] > 10 * sizes[onnx.TensorProto.FLOAT]
 
 
-def impossible(precision: str) -> dict:
+def impossible(precision: str, pixel: float = -1.0, logit: float = -1.0) -> dict:
     """Limits that nothing keeps."""
-    return {
-        **LIMITS,
-        precision: replace(LIMITS[precision], partition=1.1, psnr=200.0, flat=200.0, pixel=-1.0, logit=-1.0),
-    }
+    limits = replace(LIMITS[precision], partition=1.1, psnr=200.0, flat=200.0, pixel=pixel, logit=logit)
+    return {**LIMITS, precision: limits}
 
 
 def test_in_half_precision_a_graph_may_drift_as_far_as_the_model(
     exported_half, exported, tiny_tokenizer, monkeypatch
 ):
+    found = {
+        check["name"]: check["value"]
+        for check in json.loads((exported_half / VERIFICATION).read_text())["checks"]
+    }
+    half = impossible(
+        "fp16", 0.9 * found["greatest difference of a pixel"], 0.9 * found["greatest difference of a logit"]
+    )
     for checks in (encoder_checks, decoder_checks):
-        monkeypatch.setattr(checks, "LIMITS", {**impossible("fp16"), "fp32": impossible("fp32")["fp32"]})
+        monkeypatch.setattr(checks, "LIMITS", {**half, "fp32": impossible("fp32")["fp32"]})
     assert verify(exported_half, tiny_tokenizer).passed
     failed = " ".join(check.name for check in verify(exported, tiny_tokenizer).failures)
     for measure in (
@@ -261,11 +267,136 @@ def test_impossible_requests_are_refused_before_any_work(tiny_tokenizer, tmp_pat
         export_onnx(tiny_tokenizer, tmp_path / "out", keep=[3])
     with pytest.raises(UsageError, match="choose one of the two"):
         export_onnx(tiny_tokenizer, tmp_path / "out", keep=[32], dynamic_keep=True)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(OutputError, match="is not an exported model"):
-        export_onnx(tiny_tokenizer, tmp_path / "full")
-    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    for keep in ([], 32, "32"):
+        with pytest.raises(UsageError, match="a list of at least one kept count is wanted"):
+            export_onnx(tiny_tokenizer, tmp_path / "out", keep=keep)
+    with pytest.raises(UsageError, match="unknown precision 'fp61'; did you mean 'fp16'"):
+        export_onnx(tiny_tokenizer, tmp_path / "out", precision="fp61")
+    assert not list(tmp_path.iterdir())
+
+
+def nothing(folder):
+    """A folder of somebody else's."""
+
+
+def another_manifest(folder):
+    (folder / MANIFEST).write_text('{"name": "a web page", "files": {}}')
+
+
+def an_export(folder):
+    for path in EXPORTED[0].iterdir():
+        (folder / path.name).symlink_to(path)
+
+
+EXPORTED: list[Path] = []
+
+
+@pytest.mark.parametrize("what", [nothing, another_manifest, an_export])
+def test_a_folder_in_which_something_would_be_lost_stays(
+    exported, tiny_tokenizer, tmp_path, monkeypatch, what
+):
+    monkeypatch.setattr(exporter, "check_packages", lambda: pytest.fail("it went on"))
+    EXPORTED[:] = [exported]
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    what(folder)
+    with pytest.raises(
+        OutputError, match=r"full exists and is not an exported model alone: .* would be lost"
+    ):
+        export_onnx(tiny_tokenizer, folder)
+    assert (folder / "thesis.tex").read_text() == "precious"
+
+
+def test_the_current_folder_and_a_file_are_not_replaced(tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "check_packages", lambda: pytest.fail("it went on"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="is the folder that this runs in"):
+        export_onnx(tiny_tokenizer, ".")
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError, match="file would be lost"):
+        export_onnx(tiny_tokenizer, "file")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_earlier_export_is_back_in_its_place_when_the_new_one_cannot_take_it(copied, monkeypatch, error):
+    """Broken off between the two renames."""
+    out = copied()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    new = out.parent / "new"
+    new.mkdir()
+    rename = Path.rename
+
+    def broken(path, target):
+        if path == new:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(type(error)):
+        exporter._take_place(new, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(path.name for path in out.parent.iterdir()) == ["copy", "new"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_points_to_is_replaced(copied, tmp_path, there):
+    target = copied() if there else tmp_path / "later"
+    (tmp_path / "link").symlink_to(target)
+    out = (tmp_path / "link").resolve()
+    exporter._check_replaceable(out)
+    with exporter._folder_to_be(out) as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "link").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_weights_behind_links_are_verified_and_the_other_folder_is_left_alone(
+    exported, tiny_tokenizer, tmp_path, monkeypatch, link
+):
+    before = (exported / VERIFICATION).read_bytes()
+    for path in exported.iterdir():
+        link(path, tmp_path / path.name)
+    assert verify(tmp_path, tiny_tokenizer).passed
+    assert (exported / VERIFICATION).read_bytes() == before
+    assert (tmp_path / VERIFICATION).read_bytes() != before  # which says how long it took
+
+
+def test_a_report_is_whole_or_the_earlier_one(copied, monkeypatch):
+    folder = copied()
+    before = (folder / VERIFICATION).read_bytes()
+    report = VerifyReport(manifest="", provider="", versions={}, checks=(), seconds=0)
+
+    def full(path, text, encoding):
+        path.write_bytes(text.encode()[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"cannot write .*verify\.json: No space left"):
+        report.write(folder)
+    assert (folder / VERIFICATION).read_bytes() == before
+
+
+def test_pictures_that_are_no_numbers_fail(exported, tiny_tokenizer, monkeypatch):
+    run = OnnxSessions.run
+
+    def broken(sessions, spec, inputs):
+        found = run(sessions, spec, inputs)
+        ours = (
+            spec.role == "decoder" and inputs["indices"].shape[1] in (17, 32) and len(inputs["indices"]) == 8
+        )
+        return {name: value * np.float32(np.nan) for name, value in found.items()} if ours else found
+
+    monkeypatch.setattr(OnnxSessions, "run", broken)
+    monkeypatch.setattr(verification, "decoder_checks", lambda *_: iter(()))
+    failed = " ".join(check.name for check in verify(exported, tiny_tokenizer).failures)
+    assert "PSNR end to end, photo" in failed and "PSNR end to end, noise" in failed
+
+
+def test_verification_of_an_unknown_run_time(exported, tiny_tokenizer):
+    with pytest.raises(UsageError, match="unknown run time 'onxx'; did you mean 'onnx'"):
+        verify(exported, tiny_tokenizer, runtime="onxx")
 
 
 def test_a_model_of_another_precision_is_refused(tmp_path):
@@ -286,5 +417,6 @@ def test_a_model_is_in_evaluation_mode_meanwhile_and_then_as_it_was(tiny_tokeniz
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     report = VerifyReport(manifest="", provider="", versions={}, checks=(), seconds=0)
-    with pytest.raises(OutputError, match=r"cannot write .*verify\.json: No such file"):
-        report.write(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*verify\.json: (Not a directory|File exists)"):
+        report.write(tmp_path / "file")

@@ -146,7 +146,7 @@ def test_a_verification_of_another_manifest_does_not_count(manifest, tmp_path):
     (tmp_path / "verify.json").write_text(json.dumps({"manifest": "another", "passed": True}))
     assert read_verification(tmp_path) is None
     (tmp_path / "verify.json").write_text(
-        json.dumps({"manifest": to_json(manifest)["sha256"], "passed": True})
+        json.dumps({"manifest": to_json(manifest)["sha256"], "passed": True, "provider": "cpu", "checks": []})
     )
     assert read_verification(tmp_path)["passed"]
 

@@ -14,7 +14,7 @@ import torch
 import mergevq
 from mergevq.errors import DeviceUnavailableError, ExportError, MergeVQError, UnusableExportError, UsageError
 from mergevq.export import read_manifest
-from mergevq.export.manifest import MANIFEST, VERIFICATION, entry, to_json
+from mergevq.export.manifest import MANIFEST, VERIFICATION, digest_of, entry, to_json
 from mergevq.export.runtime.folder import open_folder
 from mergevq.export.runtime.providers import check_used
 from mergevq.tokens import TokenArrays
@@ -77,6 +77,9 @@ CODES, SOURCE = np.zeros((2, 4), dtype=np.int64), np.zeros((2, 64), dtype=np.int
         (lambda it, images: it.encode((images * 0).astype(np.uint8)), r"images are uint8; .* / 127\.5 - 1"),
         (lambda it, images: it.encode(images.astype(np.float64)), "images are float64"),
         (lambda it, images: it.encode(images.tolist()), "images are of type list; a NumPy array is wanted"),
+        (lambda it, images: it.encode(images * 127.5), r"images hold values from .* lie in \[-1, 1\]"),
+        (lambda it, images: it.encode(images * np.float32(np.nan)), "images hold values from nan to nan"),
+        (lambda it, images: it.encode(images, 17.5), "keep is 17.5; an integer is wanted"),
         (lambda it, images: it.encode(images, 20), "no encoder for 20 kept tokens; there is one for 17, 32"),
         (lambda it, _: it.decode(CODES + 256), r"indices hold 256; they must lie in \[0, 256\)"),
         (lambda it, _: it.decode(CODES - 1), "indices hold -1"),
@@ -140,6 +143,13 @@ def test_run_times_are_named(exported, tmp_path):
         mergevq.load(exported)
     with pytest.raises(UsageError, match="settings of ONNX Runtime"):
         mergevq.load(exported, provider="cpu")
+    with pytest.raises(UsageError, match="unknown provider ''"):
+        mergevq.load(exported, runtime="onnx", provider="")
+    for threads in (0, 2**40):
+        with pytest.raises(UsageError, match=f"threads is {threads}; 1 to 1024 are wanted"):
+            mergevq.load(exported, runtime="onnx", threads=threads)
+    with pytest.raises(UsageError, match=r"threads is 2\.5; an integer is wanted"):
+        mergevq.load(exported, runtime="onnx", threads=2.5)
     with pytest.raises(UnusableExportError, match="is not an exported model"):
         mergevq.load(tmp_path, runtime="onnx")
 
@@ -171,6 +181,14 @@ def unreadable_verdict(folder):
     (folder / VERIFICATION).write_text("{")
 
 
+def empty_verdict(folder):
+    (folder / VERIFICATION).write_text(json.dumps({"passed": True, "manifest": digest_of(folder)}))
+
+
+def nested(folder):
+    (folder / MANIFEST).write_text("[" * 200_000)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -179,7 +197,12 @@ def unreadable_verdict(folder):
         (tampered, r"manifest\.json was changed"),
         (cut_off, r"manifest\.json cannot be read"),
         (missing, r"recovery\.onnx is missing"),
-        (unreadable_verdict, r"verify\.json cannot be read"),
+        (nested, r"manifest\.json cannot be read: it is nested too deeply; export again"),
+        (unreadable_verdict, r"verify\.json cannot be read.*`mergevq export verify` writes it anew"),
+        (
+            empty_verdict,
+            r"verify\.json cannot be read: it is no report of a verification; `mergevq export ver",
+        ),
     ],
 )
 def test_a_damaged_folder_is_refused_when_it_is_loaded(copied, damage, said):
