@@ -59,7 +59,7 @@ def _problems(folder: Path, manifest: Manifest, spec: GraphSpec) -> Iterator[tup
     except Exception as error:  # protobuf's own class
         yield "checker", f"it is not a graph: {str(error).strip().splitlines()[0]}"
         return
-    yield "checker", _first_failure(lambda: _check(folder / spec.file, files_of(manifest, spec)))
+    yield "checker", _first_failure(lambda: _check(folder / spec.file, list(manifest.files)))
     yield "operator set", _opset_problem(model, manifest.opset)
     yield "inputs", _signature_problem(model.graph.input, spec.inputs)
     yield "outputs", _signature_problem(model.graph.output, spec.outputs)

@@ -38,7 +38,7 @@ def write(folder, model, passed=True, precision="fp32"):
         graphs=(),
     )
     (folder / "manifest.json").write_text(json.dumps(manifests.to_json(manifest)))
-    verdict = {"manifest": manifests.digest_of(folder), "passed": passed}
+    verdict = {"manifest": manifests.digest_of(folder), "passed": passed, "provider": "cpu", "checks": []}
     (folder / "verify.json").write_text(json.dumps(verdict))
     return folder
 
@@ -86,7 +86,7 @@ def test_an_export_that_fails_is_not_there_the_next_time(monkeypatch, tmp_path):
 
 def test_what_did_not_pass_is_refused_wherever_it_is_from(made, monkeypatch, tmp_path):
     folder = export_of(small(), "fp32", (32,), tmp_path)
-    verdict = {"manifest": manifests.digest_of(folder), "passed": False}
+    verdict = {"manifest": manifests.digest_of(folder), "passed": False, "provider": "cpu", "checks": []}
     (folder / "verify.json").write_text(json.dumps(verdict))
     with pytest.raises(UnusableExportError, match="failed its verification"):
         export_of(small(), "fp32", (32,), tmp_path)

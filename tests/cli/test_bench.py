@@ -127,7 +127,12 @@ def test_a_damaged_file_of_timings(mergevq_main, monkeypatch, tmp_path, content,
 def test_graphs_that_did_not_pass_are_not_timed(mergevq_main, monkeypatch, folder_of_graphs, passed, said):
     monkeypatch.setattr(running, "run", lambda settings: pytest.fail("it went on to time"))
     if passed is not None:
-        verdict = {"manifest": manifests.digest_of(folder_of_graphs), "passed": passed, "checks": []}
+        verdict = {
+            "manifest": manifests.digest_of(folder_of_graphs),
+            "passed": passed,
+            "provider": "cpu",
+            "checks": [],
+        }
         (folder_of_graphs / "verify.json").write_text(json.dumps(verdict))
     result = mergevq_main("bench", "--export", folder_of_graphs, "--checkpoint", "runs/tok")
     assert result.code == 2 and f"{folder_of_graphs} {said}" in result.error
