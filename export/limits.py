@@ -30,10 +30,10 @@ class Limits:
     """Greatest difference of a pixel decoded from the same tokens, in [-1, 1]."""
     logit: float
     """Greatest difference of a logit of source recovery, in units of the logits' root mean square, at least 1."""
+    step: float
+    """The same of a generator's outputs and logits."""
     lost: float
     """Nats a position by which a recovered source map may be less likely than the model's."""
-    step: float
-    """The same, of logits again, of a generator's outputs and logits."""
     divergence: float
     """Nats a token: divergence (Kullback-Leibler) of the graphs' distribution from the model's, mean over tokens, which
     is the likelihood that its tokens lose."""
