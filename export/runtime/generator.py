@@ -141,10 +141,10 @@ class ArrayGenerator:
             UsageError: a class, a count or a setting that does not exist.
         """
         classes = np.asarray(labels)
-        if classes.ndim != 1 or not len(classes) or classes.dtype.kind not in "iu":
-            raise UsageError(
-                f"labels are {classes.dtype} {classes.shape}; a list of at least one class, an integer, is wanted"
-            )
+        if classes.ndim != 1 or not len(classes):
+            raise UsageError(f"labels are {classes.shape}; a list of at least one class is wanted")
+        if classes.dtype.kind not in "iu":
+            raise UsageError(f"labels are {classes.dtype}; integers are wanted")
         check_labels(classes.tolist(), self.config)
         counts = None if keep is None else np.asarray(keep)
         if counts is not None and counts.ndim > 1:

@@ -102,6 +102,11 @@ def test_progress_is_told(pair):
     assert len(calls) == (20 if pair[1].kind == "rand_ar" else 64)
 
 
+def test_classes_are_integers(pair):
+    with pytest.raises(UsageError, match="labels are float64; integers are wanted"):
+        pair[1].generate([1.5])
+
+
 def test_impossible_requests_are_the_models_sentences(pair):
     kind = pair[1].kind
     asked = [
