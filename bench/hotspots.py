@@ -14,7 +14,7 @@ import torch
 from torch.profiler import profile
 
 from mergevq.backends import select
-from mergevq.bench.cases import finished, images, tokenizer
+from mergevq.bench.subjects.cases import finished, images, tokenizer
 from mergevq.errors import MergeVQError
 
 What = Literal["encode", "decode"]

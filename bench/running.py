@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import mergevq
-from mergevq.bench.suites import files
+from mergevq.bench.groups import files
 from mergevq.errors import UsageError
 
 _NO_CASES = 5

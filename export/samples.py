@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mergevq.data.builtin import open_builtin
-from mergevq.data.transforms import center_crop, to_float
+from mergevq.data.images.builtin import open_builtin
+from mergevq.data.images.transforms import center_crop, to_float
 
 BATCHES = (("photo",), ("photo", "noise", "flat"), ("photo",) * 4 + ("noise",) * 2 + ("flat",) * 2)
 """The kinds of pictures in each batch."""

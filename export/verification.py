@@ -16,18 +16,18 @@ import torch
 from mergevq.backends import reference_only
 from mergevq.config import TokenizerConfig
 from mergevq.errors import CheckpointError, UsageError, unknown_name
-from mergevq.export.decoder_checks import decoder_checks
-from mergevq.export.encoder_checks import encoder_checks
-from mergevq.export.generator_checks import generator_checks
+from mergevq.export.generator.checks import generator_checks
 from mergevq.export.manifest import Manifest, digest_of, read_manifest
 from mergevq.export.report import Check, VerifyReport
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sessions
 from mergevq.export.static_checks import static_checks
+from mergevq.export.tokenizer.decoder_checks import decoder_checks
+from mergevq.export.tokenizer.encoder_checks import encoder_checks
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load
 from mergevq.models.store import fingerprint
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What making and verifying graphs needs beside PyTorch."""

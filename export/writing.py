@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from mergevq.errors import ExportError
-from mergevq.export.half import fold_casts, norms_in_float32
-from mergevq.export.int8 import quantised
-from mergevq.export.key_transposes import transpose_keys_at_once
-from mergevq.export.layer_scale import fold_layer_scale
 from mergevq.export.manifest import GraphSpec, TensorSpec
-from mergevq.export.projections import split_projections
-from mergevq.export.shared_weights import SharedWeights
-from mergevq.export.winograd import use_winograd
+from mergevq.export.rewrites.half import fold_casts, norms_in_float32
+from mergevq.export.rewrites.int8 import quantised
+from mergevq.export.rewrites.key_transposes import transpose_keys_at_once
+from mergevq.export.rewrites.layer_scale import fold_layer_scale
+from mergevq.export.rewrites.projections import split_projections
+from mergevq.export.rewrites.shared_weights import SharedWeights
+from mergevq.export.rewrites.winograd import use_winograd
 
 
 def write_graph(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, overload
 from mergevq.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from mergevq.export.runtime.generator import ArrayGenerator
+    from mergevq.export.runtime.generator.generator import ArrayGenerator
     from mergevq.export.runtime.tokenizer import ArrayTokenizer
     from mergevq.generation.pipeline import ImageGenerator
-    from mergevq.models.tokenizer import Tokenizer
+    from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 RUNTIMES = ("torch", "onnx", "tensorrt")
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mergevq
 from mergevq.errors import UsageError
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset, presets
 
 # Millions of parameters: Table A1 where it has the model (R: without a classifier), else the released code's.

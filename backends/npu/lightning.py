@@ -3,7 +3,7 @@
 Lightning knows no NPU. Left to itself it would choose the CPU for an accelerator that it does not know,
 make a CUDA stream for DDP, and autocast on CUDA, which trains in float32 without a word. The accelerator
 and the strategies here are registered under the names `npu`, `SINGLE` and `DDP`; the precision is the
-trainer's plug-in (`mergevq.training.precision`), never Lightning's precision string.
+trainer's plug-in (`mergevq.training.engine.processes.precision`), never Lightning's precision string.
 
 FSDP is not offered, on any device: Lightning's makes its mesh and its autocast for CUDA; and of a sharded network
 a rank has neither the whole weights that a run averages and exports, nor the norm that it clips by. The

@@ -12,9 +12,9 @@ from itertools import accumulate
 from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
 from mergevq.export.manifest import GraphSpec, Manifest, TensorSpec
-from mergevq.export.runtime.cache import GROWTH
+from mergevq.export.runtime.generator.cache import GROWTH
 from mergevq.generator_config import GeneratorConfig
-from mergevq.models.merge import fewest, merge_schedule
+from mergevq.models.tokenizer.merge import fewest, merge_schedule
 
 Range = tuple[int, int, int]
 """The least, the usual and the greatest length."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mergevq.errors import UsageError
 from mergevq.export.runtime.engine_graphs import EngineGraphs
-from mergevq.export.runtime.generator import ArrayGenerator
+from mergevq.export.runtime.generator.generator import ArrayGenerator
 from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.inputs import checked_count
 from mergevq.export.runtime.sessions import OnnxGraphs

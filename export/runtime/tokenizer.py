@@ -17,8 +17,8 @@ from mergevq.export.runtime.inputs import (
     checked_source,
     checked_starts,
 )
-from mergevq.export.source_map import most_likely_source, source_with_starts
-from mergevq.models.merge import merge_schedule
+from mergevq.export.tokenizer.source_map import most_likely_source, source_with_starts
+from mergevq.models.tokenizer.merge import merge_schedule
 from mergevq.tokens import TokenArrays
 
 

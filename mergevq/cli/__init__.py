@@ -16,21 +16,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import mergevq
-from mergevq.cli import (
-    bench,
-    decode,
-    demo,
-    doctor,
-    encode,
-    evaluate,
-    export,
-    generate,
-    reconstruct,
-    tokens,
-    train,
-)
-from mergevq.cli.logs import logging_to_stderr
-from mergevq.cli.parser import Parser, parse
+from mergevq.cli import bench, decode, encode, generate, reconstruct, tokens
+from mergevq.cli.demo import command as demo
+from mergevq.cli.doctor import command as doctor
+from mergevq.cli.evaluate import command as evaluate
+from mergevq.cli.export import command as export
+from mergevq.cli.shared.logs import logging_to_stderr
+from mergevq.cli.shared.parser import Parser, parse
+from mergevq.cli.train import command as train
 from mergevq.errors import MergeVQError
 
 COMMANDS = {

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mergevq.bench.suites import SUITES, files
-from mergevq.cli import common
+from mergevq.bench.groups import SUITES, files
+from mergevq.cli.shared import common
 from mergevq.errors import UsageError
 
 
@@ -118,7 +118,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.export is not None:
         if options.checkpoint is None:
             raise UsageError("--export is compared with the model that it was made from; add --checkpoint")
-        from mergevq.bench.verified import check_verified
+        from mergevq.bench.subjects.verified import check_verified
 
         check_verified(options.export)
     if options.results is not None and (options.group or options.json is not None):

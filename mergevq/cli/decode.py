@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mergevq.cli import common, engines
+from mergevq.cli.shared import common, engines
 
 _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')
 
@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Decodes and writes."""
     from tqdm import tqdm
 
-    from mergevq.data.pixels import to_picture
-    from mergevq.data.token_array_file import load_token_arrays
+    from mergevq.data.images.pixels import to_picture
+    from mergevq.data.tokens.array_file import load_token_arrays
     from mergevq.visual import save_picture
 
     file = load_token_arrays(options.tokens)

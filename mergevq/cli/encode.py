@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common, engines
+from mergevq.cli.shared import common, engines
 
 if TYPE_CHECKING:
-    from mergevq.cli.engines import TokenizerEngine
-    from mergevq.cli.pictures import PictureReader
-    from mergevq.data.token_array_file import TokenArrayFile
+    from mergevq.cli.shared.engines import TokenizerEngine
+    from mergevq.cli.shared.pictures import PictureReader
+    from mergevq.data.tokens.array_file import TokenArrayFile
 
 
 def register(subparsers: Any) -> None:
@@ -57,8 +57,8 @@ def register(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Encodes and writes."""
-    from mergevq.cli.pictures import PictureReader, find_pictures
-    from mergevq.data.token_array_file import save_token_arrays
+    from mergevq.cli.shared.pictures import PictureReader, find_pictures
+    from mergevq.data.tokens.array_file import save_token_arrays
 
     tokenizer = engines.open_tokenizer(options)
     config = tokenizer.config
@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _encode(tokenizer: TokenizerEngine, reader: PictureReader, keep: int | None) -> TokenArrayFile:
-    from mergevq.data.pixels import to_float
-    from mergevq.data.token_array_file import TokenArrayFile
+    from mergevq.data.images.pixels import to_float
+    from mergevq.data.tokens.array_file import TokenArrayFile
     from mergevq.tokens import joined_arrays
 
     names, parts = [], []

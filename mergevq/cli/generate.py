@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common, engines, sampling
+from mergevq.cli.shared import common, engines, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mergevq.cli.engines import GeneratorEngine
+    from mergevq.cli.shared.engines import GeneratorEngine
 
 
 def register(subparsers: Any) -> None:
@@ -78,7 +78,7 @@ def _pictures(
     """Class, number and picture of each, batch by batch."""
     from tqdm import tqdm
 
-    from mergevq.data.pixels import to_picture
+    from mergevq.data.images.pixels import to_picture
 
     settings = sampling.settings(options)
     seed = settings.pop("seed")

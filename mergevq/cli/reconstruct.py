@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common
+from mergevq.cli.shared import common
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from mergevq.models.tokenizer import Tokenizer
+    from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Encodes, decodes and draws."""
     import torch
 
-    from mergevq.cli.pictures import PictureReader, find_pictures
+    from mergevq.cli.shared.pictures import PictureReader, find_pictures
     from mergevq.visual import save_picture
 
     tokenizer, _ = common.load_tokenizer(options)
@@ -76,8 +76,8 @@ def _figure(tokenizer: Tokenizer, images: torch.Tensor, keeps: Sequence[int]) ->
     """The figure of (B, 3, S, S) uint8 originals; one picture a pass: they are few and may be large."""
     import torch
 
-    from mergevq.data.token_file import joined
-    from mergevq.data.transforms import to_float, to_uint8
+    from mergevq.data.images.transforms import to_float, to_uint8
+    from mergevq.data.tokens.file import joined
     from mergevq.visual import reconstruction_figure
 
     painted, recovered, tokens = {}, {}, {}

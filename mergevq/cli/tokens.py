@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.cli import common
+from mergevq.cli.shared import common
 from mergevq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mergevq.data.token_meta import TokenMeta
+    from mergevq.data.tokens.meta import TokenMeta
 
 
 def register(subparsers: Any) -> None:
@@ -96,8 +96,8 @@ def _add_process_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Makes the shards of this process, and says whether any are missing."""
-    from mergevq.data.sources import open_source
-    from mergevq.data.token_extraction import describe
+    from mergevq.data.images.sources import open_source
+    from mergevq.data.tokens.extraction import describe
 
     rank, world = _place(options)
     source = open_source(options.data, options.split)
@@ -149,8 +149,8 @@ def _extract(
     """The number of pictures done here and now, and the shards that are missing afterwards."""
     from tqdm import tqdm
 
-    from mergevq.data.token_extraction import extract
-    from mergevq.data.token_meta import missing_shards
+    from mergevq.data.tokens.extraction import extract
+    from mergevq.data.tokens.meta import missing_shards
 
     own = sum(len(meta.shard_images(shard)) for shard in range(rank, meta.shards, world))
     due = [shard for shard in missing_shards(options.out, meta) if shard % world == rank]
@@ -175,7 +175,7 @@ def _extract(
 
 def _report(options: argparse.Namespace, meta: TokenMeta, missing: list[int], run: dict[str, Any]) -> int:
     """Prints the summary; the process that completes the tokens looks at them all."""
-    from mergevq.data.token_shards import TokenShards
+    from mergevq.data.tokens.shards import TokenShards
 
     shards = None if missing else TokenShards(options.out)
     rate = run["done"] / max(run["seconds"], 1e-9)

@@ -16,7 +16,7 @@ import torch
 from mergevq.errors import UsageError
 from mergevq.generation.sampling import row_noise
 from mergevq.generation.settings import layout_seeds
-from mergevq.models.generator import Generator
+from mergevq.models.generators.autoregressive import Generator
 
 
 def draw_layouts(

@@ -20,8 +20,8 @@ from mergevq.generation.guidance import guidance_at
 from mergevq.generation.parallel_schedule import parallel_schedule
 from mergevq.generation.request import CacheUse, Request
 from mergevq.generation.sampling import chooser, row_noise
-from mergevq.models.generator import Generator
-from mergevq.models.subcodes import Choose
+from mergevq.models.generators.autoregressive import Generator
+from mergevq.models.generators.subcodes import Choose
 
 
 @torch.inference_mode()

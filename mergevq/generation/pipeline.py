@@ -26,8 +26,8 @@ from mergevq.generation.settings import (
     row_seeds,
     schedule_of,
 )
-from mergevq.models.generator import Generator
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.generators.autoregressive import Generator
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
 
 

@@ -15,7 +15,7 @@ import torch
 
 from mergevq.generation.settings import Sampling, row_uniform
 from mergevq.generation.settings import row_seeds as row_seeds
-from mergevq.models.subcodes import Choose
+from mergevq.models.generators.subcodes import Choose
 
 
 def row_noise(seeds: Sequence[int], *shape: int) -> torch.Tensor:

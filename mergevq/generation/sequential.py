@@ -14,7 +14,7 @@ from mergevq.generation.cache import KVCache, WindowedSlots
 from mergevq.generation.guidance import guidance_at
 from mergevq.generation.request import CacheUse, Request
 from mergevq.generation.sampling import chooser, row_noise
-from mergevq.models.generator import Generator
+from mergevq.models.generators.autoregressive import Generator
 
 # How often a device other than the CPU is asked how many slots are in use; in between, an upper bound does.
 _ASK_EVERY = 32

@@ -16,8 +16,8 @@ from mergevq.errors import CheckpointError, MergeVQError, UsageError
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
 from mergevq.models import store
-from mergevq.models.generator import Generator
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.generators.autoregressive import Generator
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 FORMAT = "mergevq-generator"
 TOKENIZER = "tokenizer"

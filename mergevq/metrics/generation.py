@@ -19,11 +19,11 @@ import PIL
 import torch
 
 from mergevq.errors import UsageError
-from mergevq.metrics.class_score import SPLITS, class_score
-from mergevq.metrics.feature_set import FeatureSet
-from mergevq.metrics.frechet import frechet_distance
-from mergevq.metrics.judge import JudgingNetwork
-from mergevq.metrics.precision_recall import NEIGHBOURS, precision_recall
+from mergevq.metrics.features.class_score import SPLITS, class_score
+from mergevq.metrics.features.frechet import frechet_distance
+from mergevq.metrics.features.judge import JudgingNetwork
+from mergevq.metrics.features.precision_recall import NEIGHBOURS, precision_recall
+from mergevq.metrics.features.statistics import FeatureSet
 
 FEWEST = NEIGHBOURS + 1
 """Pictures that each side needs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mergevq.data.transforms import to_float
+from mergevq.data.images.transforms import to_float
 from mergevq.losses.perceptual import LpipsNetwork, load_lpips
 
 

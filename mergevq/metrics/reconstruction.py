@@ -18,12 +18,12 @@ from typing import Protocol, TypeVar, get_args
 import PIL
 import torch
 
-from mergevq.data.transforms import to_float, to_uint8
+from mergevq.data.images.transforms import to_float, to_uint8
 from mergevq.errors import NonFiniteError, UsageError, unknown_name
 from mergevq.metrics.baselines import jpegs_at_bits, mean_colour
 from mergevq.metrics.codebook import CodebookUsage
-from mergevq.metrics.features import FeatureNetwork
-from mergevq.metrics.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.networks import FeatureNetwork
 from mergevq.metrics.image import PSNR_CAP, WINDOW, psnr, ssim
 from mergevq.metrics.perceptual import PerceptualDistance
 from mergevq.metrics.report import JpegBaseline, Reconstruction, ReconstructionReport, Source

@@ -23,7 +23,7 @@ from mergevq.config import TokenizerConfig, from_dict, override, to_dict
 from mergevq.errors import CheckpointError, MergeVQError
 from mergevq.files import atomic, sha256, writing
 from mergevq.files import write_atomically as write_atomically
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset
 from mergevq.tokens import check_maker
 

@@ -19,7 +19,7 @@ from torch import nn
 from mergevq.errors import CheckpointError, UsageError
 from mergevq.models.layers import SelfAttention
 from mergevq.models.pretrained import load_timm_model, read_weights
-from mergevq.models.tome import ToMeBlock
+from mergevq.models.tokenizer.tome import ToMeBlock
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 

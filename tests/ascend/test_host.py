@@ -16,7 +16,7 @@ import torch
 from calls import Recorder
 from tiny_runs import generator_run, tokenizer_run, train
 
-from mergevq.training.stepping import SteppedTraining
+from mergevq.training.engine.stepping import SteppedTraining
 
 LIBRARIES = Path(os.environ["EMU_NPU_LIBRARIES"])
 REFUSING_KERNELS = LIBRARIES.with_name("opapi")

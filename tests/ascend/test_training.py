@@ -10,8 +10,8 @@ from tiny_runs import furthest, generator_run, tokenizer_run, train, trained, we
 
 import mergevq
 from mergevq.config import override
-from mergevq.training.checkpoint import LAST
-from mergevq.training.stepping import SteppedTraining
+from mergevq.training.engine.checkpoint import LAST
+from mergevq.training.engine.stepping import SteppedTraining
 
 STEPS = 20
 TOLERANCE = 1e-5

@@ -13,15 +13,15 @@ import torch
 import mergevq
 from mergevq.backends import select
 from mergevq.config import override
-from mergevq.data.sources import open_source
-from mergevq.data.token_extraction import describe, extract
+from mergevq.data.images.sources import open_source
+from mergevq.data.tokens.extraction import describe, extract
 from mergevq.generator_config import generator_config
-from mergevq.training.checkpoint import LAST
-from mergevq.training.generator_config import GeneratorRun
-from mergevq.training.generator_recipes import generator_recipe
-from mergevq.training.generator_run import train_generator
-from mergevq.training.recipes import recipe
-from mergevq.training.run import train_tokenizer
+from mergevq.training.engine.checkpoint import LAST
+from mergevq.training.generator.config import GeneratorRun
+from mergevq.training.generator.recipes import generator_recipe
+from mergevq.training.generator.run import train_generator
+from mergevq.training.tokenizer.recipes import recipe
+from mergevq.training.tokenizer.run import train_tokenizer
 
 MODEL = {
     "encoder.channels": 8,

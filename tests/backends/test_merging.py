@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mergevq.backends import bipartite_match, merge, recover
-from mergevq.models.merge import follow
+from mergevq.models.tokenizer.merge import follow
 
 MATCHERS = [bipartite_match.reference, *(one.run for one in bipartite_match.implementations("cpu"))]
 MERGERS = [merge.reference, *(one.run for one in merge.implementations("cpu"))]

@@ -12,7 +12,7 @@ import pytest
 
 import mergevq.bench
 from mergevq.bench import running
-from mergevq.bench.suites import SUITES, files
+from mergevq.bench.groups import SUITES, files
 from mergevq.export import manifest as manifests
 from mergevq.export.manifest import Manifest
 from mergevq.presets import preset
@@ -77,7 +77,7 @@ def test_a_case_takes_as_long_as_is_said(mergevq_main, monkeypatch, tmp_path):
         running, "run", lambda settings: given.append(settings) or running.Outcome(None, False)
     )
     mergevq_main("bench", "--seconds", "7")
-    code = "from mergevq.bench.by_runtime import SECONDS; print(SECONDS)"
+    code = "from mergevq.bench.measuring.by_runtime import SECONDS; print(SECONDS)"
     environment = running._environment(given[0], tmp_path)
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.stdout == "7.0\n", result.stderr

@@ -11,8 +11,8 @@ from PIL import Image
 
 import mergevq
 from mergevq.cli.decode import png_names
-from mergevq.data.token_file import load_tokens
-from mergevq.data.transforms import to_uint8
+from mergevq.data.images.transforms import to_uint8
+from mergevq.data.tokens.file import load_tokens
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import mergevq
-from mergevq.data.decode import load_image
-from mergevq.data.token_file import load_tokens
-from mergevq.data.transforms import center_crop, to_float
+from mergevq.data.images.decode import load_image
+from mergevq.data.images.transforms import center_crop, to_float
+from mergevq.data.tokens.file import load_tokens
 from mergevq.models.store import fingerprint
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mergevq import cli
 from mergevq.cli import COMMANDS, build_parser, main, sentence
-from mergevq.cli.parser import parse
+from mergevq.cli.shared.parser import parse
 from mergevq.errors import DataError, OutputError
 
 

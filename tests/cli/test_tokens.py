@@ -15,7 +15,7 @@ import torch
 
 import mergevq
 from mergevq.cli import tokens
-from mergevq.data.token_shards import TokenShards
+from mergevq.data.tokens.shards import TokenShards
 from mergevq.models.store import fingerprint
 
 SETTINGS = ("--data", "builtin:digits", "--split", "val", "--keep", "16,32", "--shard-size", 24)

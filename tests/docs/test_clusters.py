@@ -14,7 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mergevq.cli import build_parser, parse, train_tokenizer
+from mergevq.cli import build_parser, parse
+from mergevq.cli.train import tokenizer
 from mergevq.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def check(arguments):
     """The options that mergevq reads from a command line; those of stage 1 must make a configuration too."""
     options = parse(build_parser(), arguments)
     if arguments[:2] == ["train", "tokenizer"]:
-        config = train_tokenizer.configuration(options)
+        config = tokenizer.configuration(options)
         assert config.data.path == options.data and options.devices > 1
     return options
 

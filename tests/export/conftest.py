@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock
 
 import mergevq
-from mergevq.export import Ranges, build_engines, export_onnx, shared_weights
+from mergevq.export import Ranges, build_engines, export_onnx
+from mergevq.export.rewrites import shared_weights
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 TINY = {
     **{

@@ -155,7 +155,7 @@ def test_reading_needs_neither_torch_nor_onnx(manifest, tmp_path, run_python):
     write(manifest, tmp_path)
     code = (
         "import sys; from mergevq.export.manifest import read_manifest; "
-        "import mergevq.export.source_map, mergevq.export.layout_file; "
+        "import mergevq.export.tokenizer.source_map, mergevq.export.generator.layout_file; "
         "print(read_manifest(sys.argv[1]).kind, [name for name in ('torch', 'onnx') if name in sys.modules])"
     )
     result = run_python("-c", code, str(tmp_path))

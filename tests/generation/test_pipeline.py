@@ -13,8 +13,8 @@ from mergevq.errors import CheckpointError, UsageError
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load_generator
 from mergevq.generator_config import GeneratorKind, generator_config, generator_sizes
-from mergevq.models.generator import Generator
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.generators.autoregressive import Generator
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset
 
 KINDS: tuple[GeneratorKind, ...] = ("raster", "merge_ar", "rand_ar")

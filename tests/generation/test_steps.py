@@ -20,9 +20,9 @@ from mergevq.generation.request import Request
 from mergevq.generation.sampling import Sampling
 from mergevq.generation.sequential import _Steps, generate_raster
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
-from mergevq.models.generator import Generator, Sequence
-from mergevq.models.layouts import first_occurrences
-from mergevq.models.subcodes import split_code
+from mergevq.models.generators.autoregressive import Generator, Sequence
+from mergevq.models.generators.layouts import first_occurrences
+from mergevq.models.generators.subcodes import split_code
 
 GREEDY = Sampling(temperature=0)
 

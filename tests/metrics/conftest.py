@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mergevq.metrics.features import INCEPTION_FILE
+from mergevq.metrics.features.networks import INCEPTION_FILE
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from mergevq.errors import UsageError
-from mergevq.metrics.class_score import class_score
-from mergevq.metrics.feature_set import FeatureSet
-from mergevq.metrics.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.class_score import class_score
+from mergevq.metrics.features.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.judge import JudgingNetwork
+from mergevq.metrics.features.precision_recall import precision_recall
+from mergevq.metrics.features.statistics import FeatureSet
 from mergevq.metrics.generation import GenerationEvaluator, as_json, as_table
-from mergevq.metrics.judge import JudgingNetwork
-from mergevq.metrics.precision_recall import precision_recall
 
 
 def tiny_judge(classes: tuple[str, ...] = ("red", "green", "blue"), **names: str) -> JudgingNetwork:

@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from mergevq.data.transforms import to_float, to_uint8
+from mergevq.data.images.transforms import to_float, to_uint8
 from mergevq.errors import NonFiniteError, UsageError
 from mergevq.metrics.baselines import jpeg_at_bits, mean_colour
-from mergevq.metrics.features import FeatureNetwork
-from mergevq.metrics.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.frechet import FeatureStatistics, frechet_distance
+from mergevq.metrics.features.networks import FeatureNetwork
 from mergevq.metrics.image import psnr, ssim
 from mergevq.metrics.perceptual import PerceptualDistance
 from mergevq.metrics.reconstruction import ReconstructionEvaluator

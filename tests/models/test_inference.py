@@ -11,7 +11,7 @@ from torch import nn
 from mergevq.backends import reference_only, registry
 from mergevq.config import DecoderConfig, EncoderConfig
 from mergevq.models.layers import Conv3x3, ResidualBlock, Upsample
-from mergevq.models.tokenizer import Tokenizer
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset
 
 

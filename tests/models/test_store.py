@@ -30,7 +30,7 @@ SMALL = {
 }
 
 
-def build(seed: int = 0) -> mergevq.models.tokenizer.Tokenizer:
+def build(seed: int = 0) -> mergevq.models.tokenizer.tokenizer.Tokenizer:
     torch.manual_seed(seed)
     return mergevq.create("tiny-32", **SMALL).eval()
 

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mergevq.errors import CheckpointError, UsageError
-from mergevq.models.tome import MergeState, ToMeBlock
+from mergevq.models.tokenizer.tome import MergeState, ToMeBlock
 from mergevq.models.weight_selection import initialise_blocks, load_timm_blocks, select
 
 

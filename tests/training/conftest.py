@@ -8,12 +8,12 @@ import torch
 import mergevq
 from mergevq.backends import select
 from mergevq.config import override
-from mergevq.data.sources import open_source
-from mergevq.data.token_extraction import describe, extract
+from mergevq.data.images.sources import open_source
+from mergevq.data.tokens.extraction import describe, extract
 from mergevq.generator_config import generator_config
-from mergevq.training.generator_recipes import generator_recipe
-from mergevq.training.recipes import recipe
-from mergevq.training.recovery_config import RecoveryRun
+from mergevq.training.generator.recipes import generator_recipe
+from mergevq.training.recovery.config import RecoveryRun
+from mergevq.training.tokenizer.recipes import recipe
 
 SMALL = {
     "model.encoder.channels": 8,

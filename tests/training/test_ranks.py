@@ -12,18 +12,18 @@ import yaml
 
 import mergevq
 from mergevq.config import override, to_dict
-from mergevq.training.checkpoint import LAST
+from mergevq.training.engine.checkpoint import LAST
 
 PROGRAM = """
 import sys, torch, yaml
 from pathlib import Path
 from mergevq.backends import select
 from mergevq.config import from_dict
-from mergevq.training.config import TokenizerRun
-from mergevq.training.generator_config import GeneratorRun
-from mergevq.training.generator_run import train_generator
-from mergevq.training.run import train_tokenizer
-from mergevq.training.stepping import SteppedTraining
+from mergevq.training.tokenizer.config import TokenizerRun
+from mergevq.training.generator.config import GeneratorRun
+from mergevq.training.generator.run import train_generator
+from mergevq.training.tokenizer.run import train_tokenizer
+from mergevq.training.engine.stepping import SteppedTraining
 
 torch.set_num_threads(1)
 out = Path(sys.argv[2])
@@ -82,7 +82,7 @@ def test_ranks_agree(whole_run, two_ranks, tmp_path):
 
 def test_two_ranks_equal_one_with_twice_the_batch(small_run, two_ranks, tmp_path, cpu):
     """Every loss is a mean over images or exact over ranks, so that splitting a batch changes nothing."""
-    from mergevq.training.run import train_tokenizer
+    from mergevq.training.tokenizer.run import train_tokenizer
 
     config = override(small_run, {"train.steps": 3, "optimizer.clip": 1.0})
     parts = two_ranks(config)
@@ -94,7 +94,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(small_run, two_ranks, tmp_path
 
 def test_two_ranks_train_one_generator(generator_run, two_ranks, tmp_path, cpu):
     """As one does with twice the batch, where nothing is drawn; and its folder is whole."""
-    from mergevq.training.generator_run import train_generator
+    from mergevq.training.generator.run import train_generator
 
     calm = {"model.dropout": 0.0, "model.class_dropout": 0.0, "train.steps": 3}
     config = generator_run("merge_ar", **calm)

@@ -15,22 +15,22 @@ import yaml
 import mergevq
 from mergevq.config import override, to_dict
 from mergevq.errors import ConfigError
-from mergevq.training.checkpoint import LAST
-from mergevq.training.generator_run import train_generator
-from mergevq.training.recovery_run import train_recovery
-from mergevq.training.run import train_tokenizer
-from mergevq.training.stepping import SteppedTraining
-from mergevq.training.tokenizer import TokenizerTraining
+from mergevq.training.engine.checkpoint import LAST
+from mergevq.training.engine.stepping import SteppedTraining
+from mergevq.training.generator.run import train_generator
+from mergevq.training.recovery.run import train_recovery
+from mergevq.training.tokenizer.module import TokenizerTraining
+from mergevq.training.tokenizer.run import train_tokenizer
 
 PROGRAM = """
 import sys, torch, yaml
 from pathlib import Path
 from mergevq.backends import select
 from mergevq.config import from_dict
-from mergevq.training.config import TokenizerRun
-from mergevq.training.generator_config import GeneratorRun
-from mergevq.training.generator_run import train_generator
-from mergevq.training.run import train_tokenizer
+from mergevq.training.tokenizer.config import TokenizerRun
+from mergevq.training.generator.config import GeneratorRun
+from mergevq.training.generator.run import train_generator
+from mergevq.training.tokenizer.run import train_tokenizer
 
 torch.set_num_threads(1)
 run, train = {"t": (TokenizerRun, train_tokenizer), "g": (GeneratorRun, train_generator)}[sys.argv[3]]

@@ -1,0 +1,1 @@
+"""What is timed: models, their inputs, run times and exported graphs. Nothing is timed here."""

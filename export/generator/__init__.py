@@ -1,0 +1,1 @@
+"""A generator as graphs, and the proof that they do what it does."""

@@ -1,0 +1,1 @@
+"""Generation with exported graphs, for NumPy arrays. Imports no PyTorch."""

@@ -1,0 +1,1 @@
+"""`mergevq demo`: the tokenizer's half and the generators'."""

@@ -1,0 +1,1 @@
+"""`mergevq doctor`: what it looks at, and how it says so."""

@@ -1,0 +1,1 @@
+"""`mergevq evaluate`: one kind a file, and the pictures that they look at."""

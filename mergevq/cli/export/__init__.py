@@ -1,0 +1,1 @@
+"""`mergevq export`: one kind a file."""

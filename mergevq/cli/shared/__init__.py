@@ -1,0 +1,1 @@
+"""What several commands share: options, checks, settings, engines, log lines. No command."""

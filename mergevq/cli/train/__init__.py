@@ -1,0 +1,1 @@
+"""`mergevq train`: one stage a file."""

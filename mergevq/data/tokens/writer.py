@@ -1,0 +1,124 @@
+"""Writing token shards: the folder's description once, and each shard whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mergevq.config import to_dict
+from mergevq.data.tokens.meta import (
+    ARRAYS,
+    FORMAT,
+    META,
+    SUMMARY,
+    VERSION,
+    ShardSummary,
+    TokenMeta,
+    Unreadable,
+    read_meta,
+    shard_folder,
+)
+from mergevq.errors import CheckpointError, ConfigError
+from mergevq.models.store import write_atomically, writing
+
+
+def claim(folder: Path, meta: TokenMeta) -> None:
+    """Makes a folder one for these tokens, or makes sure that it is one already.
+
+    Raises:
+        CheckpointError: it holds the tokens of another tokenizer.
+        ConfigError: it holds tokens made with other settings; they are named.
+        OutputError: it cannot be written.
+    """
+    if not (folder / META).exists():
+        described = {"format": FORMAT, "version": VERSION} | to_dict(meta)
+        write_atomically(folder / META, lambda path: path.write_text(json.dumps(described, indent=2) + "\n"))
+    found = read_meta(folder)  # also after writing: another process may have been faster
+    if found.fingerprint != meta.fingerprint:
+        raise CheckpointError(
+            f"{folder} holds tokens of another tokenizer (fingerprint {found.fingerprint[:12]}, this one has "
+            f"{meta.fingerprint[:12]}); give another --out, or the checkpoint that they were made with"
+        )
+    fields = [field.name for field in dataclasses.fields(TokenMeta)]
+    other = [name for name in fields if getattr(found, name) != getattr(meta, name)]
+    if other:
+        named = ", ".join(_difference(name, getattr(found, name), getattr(meta, name)) for name in other)
+        raise ConfigError(
+            f"{folder} holds tokens made with other settings: {named}; give another --out, or the same settings"
+        )
+
+
+def remove_leftovers(folder: Path, shards: Sequence[int]) -> None:
+    """Removes what killed runs left of this rank's shards."""
+    own = {f".{shard_folder(folder, shard).name}" for shard in shards}
+    for path in folder.glob(".shard-*"):
+        if path.stem in own:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_shard(
+    folder: Path, meta: TokenMeta, shard: int, arrays: dict[str, np.ndarray], unreadable: list[Unreadable]
+) -> None:
+    """Writes a shard under another name and renames it.
+
+    Raises:
+        OutputError: it cannot be written; nothing of it is left.
+    """
+    final = shard_folder(folder, shard)
+    temporary = folder / f".{final.name}.{uuid.uuid4().hex}"
+    try:
+        with writing(final):
+            temporary.mkdir()
+            paths = [temporary / f"{name}.npy" for name in ARRAYS]
+            for name, path in zip(ARRAYS, paths, strict=True):
+                _save(path, partial(np.save, arr=arrays[name], allow_pickle=False))
+            summary = ShardSummary(
+                meta=meta.digest,
+                rows=len(arrays["keep"]),
+                sizes=tuple(path.stat().st_size for path in paths),
+                unreadable=tuple(unreadable),
+            )
+            text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
+            _save(temporary / SUMMARY, lambda file: file.write(text.encode()))
+            _rename(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file and waits until it is on the disk."""
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not final.is_dir():  # else another process was faster, with the same shard
+            raise
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    labels = {"counts": "keep", "images": "number of pictures", "data": "names of the pictures"}
+    texts = [_worded(name, value) for value in (there, here)]
+    return f"{labels.get(name, name.replace('_', ' '))} ({texts[0]} there, {texts[1]} here)"
+
+
+def _worded(name: str, value: Any) -> str:
+    if name == "data":
+        return str(value)[:12]
+    if name == "class_names":
+        return f"{len(value)} of them"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,149 @@
+"""The tokenizer: its parts in the order of the data, and the two directions through them.
+
+Legend: B batch, H W pixels, h w grid, L = h*w positions, K kept tokens, d code bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from mergevq.backends import recover
+from mergevq.config import TokenizerConfig
+from mergevq.errors import UsageError
+from mergevq.models.tokenizer.decoder import Decoder
+from mergevq.models.tokenizer.encoder import Encoder, Encoding
+from mergevq.models.tokenizer.lfq import Quantized, Quantizer
+from mergevq.models.tokenizer.merge import fewest, scaled_keep
+from mergevq.models.tokenizer.recovery import SourceRecovery
+from mergevq.models.tokenizer.source_map import most_likely_source, source_with_starts
+from mergevq.tokens import Tokens
+
+
+class Output(NamedTuple):
+    """A training pass: everything that the losses look at."""
+
+    images: torch.Tensor
+    """(B, 3, H, W) reconstruction from the true source, not clamped."""
+    encoding: Encoding
+    quantized: Quantized
+    source_logits: torch.Tensor
+    """(B, L, K) of source recovery."""
+
+
+class Tokenizer(nn.Module):
+    """Images to kept codes with a source map, and back.
+
+    Source: MergeVQ (arXiv:2504.00999), Section 3.
+    """
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        bits = config.quantizer.bits
+        self.encoder = Encoder(config.encoder, config.merge)
+        self.quantizer = Quantizer(config.encoder.width, bits)
+        self.recovery = SourceRecovery(config.recovery, bits, config.grid)
+        self.decoder = Decoder(config.decoder, bits)
+        _initialise(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.cls.device
+
+    def encode(self, images: torch.Tensor, keep: int | None = None) -> Tokens:
+        """Images to tokens.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1]; H and W multiples of the stride.
+            keep: K; by default the preset's, and at another resolution the same share of the positions.
+
+        Raises:
+            UsageError: the images do not fit the grid, or K cannot be reached.
+        """
+        encoding = self.encoder(images, self.resolve_keep(images, keep))
+        return Tokens(self.quantizer(encoding.tokens).indices, encoding.source, encoding.sizes, encoding.grid)
+
+    def decode(self, tokens: Tokens | torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
+        """Tokens to images.
+
+        Args:
+            tokens: with their true source; or (B, K) indices alone, and the source is recovered from them.
+            grid: (h, w) of the indices; by default the preset's.
+
+        Returns:
+            (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            UsageError: indices alone that are more than the grid has positions.
+        """
+        if isinstance(tokens, Tokens):
+            indices, source, grid = tokens.indices, tokens.source, tokens.grid
+        else:
+            indices, grid = tokens, grid or (self.config.grid, self.config.grid)
+            source = self.recover_source(indices, grid)
+        codes = recover(self.quantizer.codes(indices), source)
+        return self.decoder(codes, grid).float().clamp(-1, 1)
+
+    def recover_source(
+        self,
+        indices: torch.Tensor,
+        grid: tuple[int, int] | None = None,
+        starts: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The source that the recovery model reads off indices alone, or off indices and where they begin.
+
+        Args:
+            indices: (B, K) int64, in canonical order.
+            grid: (h, w); by default the preset's.
+            starts: (B, K) int64, ascending from 0: the first position of each token, where it is known.
+
+        Returns:
+            (B, L) int64 in [0, K).
+
+        Raises:
+            UsageError: more indices than positions.
+        """
+        grid = grid or (self.config.grid, self.config.grid)
+        if indices.dim() != 2 or not 0 < indices.shape[1] <= grid[0] * grid[1]:
+            raise UsageError(
+                f"indices are {tuple(indices.shape)}; a {grid[0]} x {grid[1]} grid takes (B, K) with "
+                f"1 <= K <= {grid[0] * grid[1]}"
+            )
+        logits = self.recovery(self.quantizer.codes(indices), grid)
+        return most_likely_source(logits) if starts is None else source_with_starts(logits, starts)
+
+    def forward(self, images: torch.Tensor, keep: int) -> Output:
+        """One training pass: (B, 3, H, W) images in [-1, 1] and the K of this step."""
+        encoding = self.encoder(images, self.resolve_keep(images, keep))
+        quantized = self.quantizer(encoding.tokens)
+        logits = self.recovery(quantized.codes, encoding.grid)
+        painted = self.decoder(recover(quantized.codes, encoding.source), encoding.grid)
+        return Output(painted, encoding, quantized, logits)
+
+    def resolve_keep(self, images: torch.Tensor, keep: int | None) -> int:
+        """K for these images, after checking that they fit the grid."""
+        stride = self.config.stride
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise UsageError(f"images are {tuple(images.shape)}; (B, 3, H, W) is wanted")
+        height, width = images.shape[2:]
+        if min(height, width) < stride or height % stride or width % stride:
+            raise UsageError(
+                f"images are {height} x {width} px; both sides must be multiples of {stride} px, at least {stride}"
+            )
+        if keep is not None:
+            return keep
+        length = height * width // stride**2
+        share = scaled_keep(self.config.merge.keep, self.config.length, length)
+        return max(share, fewest(length, self.config.encoder.depth))
+
+
+def _initialise(model: nn.Module) -> None:
+    """Normals of deviation 0.02 for linear layers; PyTorch's own for convolutions."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)

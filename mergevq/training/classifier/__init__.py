@@ -1,0 +1,1 @@
+"""The classifier of a data set that generated pictures are judged by."""

@@ -1,0 +1,146 @@
+"""The run folder: going on from what is in it, and the files by which it describes itself.
+
+runs/NAME/
+  run.yaml            the whole configuration
+  environment.json    versions, device, command
+  log.csv             losses and validation by step
+  pictures/           what the model makes, by step
+  checkpoints/        last.ckpt: everything that a resumed run needs
+  config.json, model.safetensors, ...     the averaged model, for mergevq.load
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Collection
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from mergevq.backends import Device
+from mergevq.config import to_dict
+from mergevq.errors import CheckpointError, ConfigError, OutputError
+from mergevq.models.store import read_checkpoint, write_atomically
+from mergevq.training.engine.checkpoint import LAST, steps_done
+
+logger = logging.getLogger(__name__)
+
+PACE_MAY_CHANGE = {
+    "data.workers",
+    "train.log_every",
+    "train.validate_every",
+    "train.validate_images",
+    "train.checkpoint_every",
+    "train.tensorboard",
+    "train.compile",
+}
+"""Settings of every stage that do not decide the weights, so that a resumed run may have others."""
+
+
+def last_checkpoint(
+    config: Any, out: Path, circumstances: dict[str, Any], may_change: Collection[str]
+) -> dict[str, Any] | None:
+    """The checkpoint to go on from, if there is one and its settings are these.
+
+    Args:
+        config: the run's.
+        out: the run folder; made where it is missing.
+        circumstances: what decides the weights beside the configuration.
+        may_change: dotted keys that a resumed run may have otherwise.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        ConfigError: it holds a run with other settings.
+        CheckpointError: its checkpoint cannot be read.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
+    if not (out / LAST).exists():
+        return None
+    last = read_checkpoint(out / LAST)
+    before = last.get("mergevq", {}).get("config")
+    if not isinstance(before, dict):
+        raise CheckpointError(f"{out / LAST} is not a checkpoint of a training run")
+    changed = sorted(_differences(before, to_dict(config)) - {*may_change})
+    changed += sorted(_differences(last["mergevq"].get("circumstances"), circumstances))
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(changed)}); repeat its settings to go on, "
+            "or choose another --out"
+        )
+    return last
+
+
+def finish(
+    out: Path, last: dict[str, Any], present: Callable[[], nn.Module], renew: Callable[[Any], None]
+) -> None:
+    """For a run whose steps are all done: makes sure that the model beside the checkpoint is the checkpoint's.
+
+    A run that was killed between its last two files has an older model there.
+
+    Args:
+        out: the run folder.
+        last: its checkpoint.
+        present: loads the averaged network that is there.
+        renew: writes the model with the averaged weights that it is given.
+    """
+    logger.info("%s: all %d steps are done already", out, steps_done(last))
+    prefix = "ema."
+    averaged = {
+        name.removeprefix(prefix): value
+        for name, value in last["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    try:
+        there = present().state_dict()
+    except CheckpointError:
+        there = {}
+    same = there.keys() == averaged.keys() and all(torch.equal(there[name], averaged[name]) for name in there)
+    if not same:
+        renew(averaged)
+
+
+def describe(config: Any, out: Path, device: Device, circumstances: dict[str, Any]) -> None:
+    """Writes run.yaml and environment.json."""
+    names = ("mergevq", "torch", "lightning", "timm", "numpy", "pillow")
+    environment = {
+        "command": sys.argv,
+        "device": device.name,
+        **circumstances,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in names},
+    }
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
+    write_atomically(out / "run.yaml", lambda path: path.write_text(text))
+    write_atomically(
+        out / "environment.json",
+        lambda path: path.write_text(json.dumps(environment, indent=2) + "\n"),
+    )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> set[str]:
+    """Dotted keys at which two configurations differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return set() if before == now else {path}
+    names = {*before, *now}
+    return set().union(
+        *(_differences(before.get(name), now.get(name), f"{path}.{name}".lstrip(".")) for name in names)
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed as a distribution"

@@ -1,0 +1,80 @@
+"""What changes over a run as a function of the step: the learning rate, the average, the kept count."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mergevq.training.engine.config import OptimizerConfig
+from mergevq.training.tokenizer.config import KeepConfig
+
+
+def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The share of the base learning rate at an optimiser step.
+
+    Args:
+        config: schedule, warm-up, milestones, gamma.
+        step: optimiser steps done so far.
+        steps: optimiser steps of the whole run.
+    """
+    warm = min((step + 1) / config.warmup, 1.0) if config.warmup else 1.0
+    progress = step / steps
+    if config.schedule == "step":
+        return warm * config.gamma ** sum(progress >= milestone for milestone in config.milestones)
+    if config.schedule == "cosine":
+        return warm * (config.gamma + (1 - config.gamma) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    return warm
+
+
+def average_decay(decay: float, step: int) -> float:
+    """The decay of the weight average at a step: short at first, so that it forgets the random start."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class KeepSampler:
+    """Draws the kept count of each step from a generator of its own.
+
+    Every rank seeds it alike, so that they agree without talking; its state is part of the checkpoint.
+
+    Source: MergeVQ (arXiv:2504.00999), Appendix A.3, Eq. 15 and 16.
+    """
+
+    def __init__(self, config: KeepConfig, keep: int, seed: int):
+        self.counts, weights = kept_counts(config, keep)
+        self._weights = torch.tensor(weights, dtype=torch.float64)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> int:
+        """The next step's count."""
+        return self.counts[int(torch.multinomial(self._weights, 1, generator=self._generator))]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The generator's state."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Goes on drawing where `state_dict` was taken."""
+        self._generator.set_state(state["generator"])
+
+
+def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
+    """The counts that can be drawn, in rising order, with their probabilities.
+
+    Args:
+        config: the distribution.
+        keep: the preset's count, where the exponential starts and the Gaussian is centred.
+    """
+    if config.kind == "fixed":
+        return [keep], [1.0]
+    if config.kind == "uniform":
+        counts = list(range(config.least, config.most + 1))
+        return counts, [1 / len(counts)] * len(counts)
+    sides = [side for side in range(1, math.isqrt(config.most) + 1) if side**2 >= config.least]
+    centre = math.sqrt(keep)
+    if config.kind == "exponential":
+        weights = [math.exp(-config.rate * abs(side - centre)) for side in sides]
+    else:
+        weights = [math.exp(-((side - centre) ** 2) / (2 * config.deviation**2)) for side in sides]
+    total = sum(weights)
+    return [side**2 for side in sides], [weight / total for weight in weights]

@@ -1,0 +1,1 @@
+"""Stage 2: a generator on the tokens of a frozen tokenizer."""

@@ -1,0 +1,114 @@
+"""Rates, averages and kept counts as functions of the step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mergevq.config import override
+from mergevq.errors import ConfigError
+from mergevq.presets import presets
+from mergevq.training.engine.config import OptimizerConfig
+from mergevq.training.engine.schedules import KeepSampler, average_decay, kept_counts, rate_factor
+from mergevq.training.tokenizer.config import KeepConfig
+from mergevq.training.tokenizer.recipes import recipe
+
+
+def test_step_schedule_falls_at_its_milestones():
+    config = OptimizerConfig(schedule="step", warmup=10, milestones=(0.5, 0.75), gamma=0.1)
+    factors = [rate_factor(config, step, 100) for step in (0, 4, 9, 49, 50, 74, 75, 99)]
+    assert factors == pytest.approx([0.1, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_cosine_ends_at_gamma():
+    config = OptimizerConfig(schedule="cosine", warmup=0, gamma=0.02)
+    assert rate_factor(config, 0, 100) == 1
+    assert rate_factor(config, 50, 100) == pytest.approx(0.51)
+    assert rate_factor(config, 100, 100) == pytest.approx(0.02)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 0.9999))
+def test_average_never_exceeds_its_decay(step, decay):
+    assert 0 <= average_decay(decay, step) <= decay
+
+
+def test_exponential_is_eq_15_over_squares():
+    counts, weights = kept_counts(KeepConfig(kind="exponential", least=36, most=100, rate=2.0), 36)
+    assert counts == [36, 49, 64, 81, 100]
+    for one, other in itertools.pairwise(weights):
+        assert other / one == pytest.approx(math.exp(-2.0))
+    assert sum(weights) == pytest.approx(1)
+
+
+def test_gaussian_is_eq_16_around_the_preset():
+    counts, weights = kept_counts(KeepConfig(kind="gaussian", least=121, most=225, deviation=0.5), 144)
+    assert counts == [121, 144, 169, 196, 225]
+    assert weights[0] == pytest.approx(weights[2])
+    assert weights[3] / weights[1] == pytest.approx(math.exp(-8))
+
+
+def test_sampler_follows_its_distribution_and_its_seed():
+    config = KeepConfig(kind="gaussian", least=121, most=225, deviation=0.5)
+    sampler = KeepSampler(config, 144, seed=0)
+    draws = [sampler.draw() for _ in range(4000)]
+    counts, weights = kept_counts(config, 144)
+    for count, weight in zip(counts, weights, strict=True):
+        assert draws.count(count) / 4000 == pytest.approx(weight, abs=0.03)
+    again = KeepSampler(config, 144, seed=0)
+    assert [again.draw() for _ in range(100)] == draws[:100]
+    other = KeepSampler(config, 144, seed=1)
+    assert [other.draw() for _ in range(100)] != draws[:100]
+
+
+def test_sampler_resumes():
+    sampler = KeepSampler(KeepConfig(kind="uniform", least=16, most=64), 32, seed=3)
+    for _ in range(5):
+        sampler.draw()
+    state = sampler.state_dict()
+    expected = [sampler.draw() for _ in range(20)]
+    fresh = KeepSampler(KeepConfig(kind="uniform", least=16, most=64), 32, seed=9)
+    fresh.load_state_dict(state)
+    assert [fresh.draw() for _ in range(20)] == expected
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_has_a_recipe_that_draws_reachable_counts(name):
+    run = recipe(name)
+    sampler = KeepSampler(run.keep, run.model.merge.keep, seed=0)
+    assert max(sampler.counts) <= run.model.length
+    assert run.model == recipe(name).model
+
+
+@pytest.mark.parametrize("name", ["G", "G+R", "R"])
+def test_paper_values_are_the_defaults(name):
+    run = recipe(name)
+    loss = run.loss
+    assert (loss.reconstruction, loss.perceptual, loss.adversarial, loss.lecam) == (1.0, 0.7, 0.8, 0.01)
+    assert (loss.commitment, loss.entropy, loss.reconstruction_kind) == (0.25, 0.1, "l2")
+    assert (loss.source, loss.alignment) == {"G": (0.5, 0.1), "G+R": (0.5, 1.0), "R": (1.0, 1.0)}[name]
+    assert (run.optimizer.betas, run.optimizer.rate, run.optimizer.ema) == ((0.5, 0.9), 1e-4, 0.999)
+    released = recipe(name, "released").loss
+    assert (released.reconstruction_kind, released.perceptual, released.adversarial) == ("l1", 1.0, 0.1)
+    assert (released.adversarial_kind, released.adaptive) == ("non_saturating", False)
+
+
+def test_impossible_counts_are_refused():
+    with pytest.raises(ConfigError, match="no square between"):
+        KeepConfig(kind="gaussian", least=26, most=35)
+    with pytest.raises(ConfigError, match="1 <= least <= most"):
+        KeepConfig(kind="uniform", least=9, most=4)
+
+
+def test_counts_that_cannot_be_reached_are_refused_before_the_run():
+    run = recipe("tiny-32")
+    with pytest.raises(ConfigError, match="the smallest count that can be reached is 4"):
+        override(run, {"keep.least": 2})
+
+
+def test_alignment_is_on_or_off_altogether():
+    with pytest.raises(ConfigError, match=r"alignment\.kind is self and loss\.alignment 0"):
+        override(recipe("small-64"), {"alignment.kind": "self"})
