@@ -2,7 +2,7 @@
 
 Arrays: indices (N, K), source (N, L), sizes (N, K), grid (2,), names (N,), stride and the fingerprint of the
 tokenizer that made them, without which codes mean nothing. Nothing in the file is pickled, and a file from
-elsewhere is checked before any of it is used. Needs no PyTorch; `token_file` has the same with tensors.
+elsewhere is checked before any of it is used. Needs no PyTorch; `file` has the same with tensors.
 """
 
 from __future__ import annotations
