@@ -30,7 +30,7 @@ def only_writer(folder: Path, name: str = LOCK, doing: str = "writes to it") -> 
     Where the file system has no locks, or none over the network, a line of the log says so and nothing is checked.
 
     Args:
-        folder: made where it is missing.
+        folder: made where it is missing, and taken away again if nothing was written to it.
         name: of the lock's file in it, which goes away at the end.
         doing: what the other process does, for the message.
 
@@ -38,7 +38,7 @@ def only_writer(folder: Path, name: str = LOCK, doing: str = "writes to it") -> 
         UsageError: another process is within; its number, its machine and since when are named.
         OutputError: the folder cannot be written to.
     """
-    path = folder / name
+    path, made = folder / name, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path, doing)
@@ -52,6 +52,9 @@ def only_writer(folder: Path, name: str = LOCK, doing: str = "writes to it") -> 
         with suppress(OSError):
             path.unlink()  # before the lock is let go, or it would be another's file
         os.close(descriptor)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def holder(path: Path) -> str | None:

@@ -56,6 +56,8 @@ def test_lock_and_its_file_end_together(tmp_path, elsewhere):
     with only_writer(tmp_path):
         assert (tmp_path / LOCK).exists() and holder(tmp_path / LOCK)
     assert not list(tmp_path.iterdir()) and holder(tmp_path / LOCK) is None
+    enter(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     assert elsewhere(lambda: enter(tmp_path)) == 0
 
 
