@@ -58,6 +58,14 @@ class NonFiniteError(MergeVQError, RuntimeError):
     """A loss or a gradient became infinite or NaN; the weights were left as they were."""
 
 
+class StoppedError(MergeVQError):
+    """A run was told to end by a signal and did so; the exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class OutputError(MergeVQError, OSError):
     """The output cannot be written; whatever was there before is still whole."""
 

@@ -15,6 +15,7 @@ from mergevq.data.images.dataset import ImageDataset, Sample, collate
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
+from mergevq.data.workers import outlive_signals
 from mergevq.errors import ConfigError
 
 
@@ -125,6 +126,7 @@ def _loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,

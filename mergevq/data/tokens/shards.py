@@ -26,6 +26,7 @@ from mergevq.data.tokens.meta import (
     read_summary,
     shard_folder,
 )
+from mergevq.data.workers import outlive_signals
 from mergevq.errors import DataError, UsageError
 from mergevq.models.store import check_fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
@@ -79,6 +80,11 @@ class TokenShards:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int32, the class of each record."""
+        return self._labels
 
     def batch(self, rows: np.ndarray) -> TokenBatch:
         """Records by number.
@@ -196,6 +202,7 @@ def token_loader(
         batch_size=None,
         sampler=StepSampler(len(records), batch_size, seed, rank, world_size, start_step, steps),
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )
