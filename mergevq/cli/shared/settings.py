@@ -25,7 +25,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="settings in groups, as in the run.yaml of a run folder",
     )
     parser.add_argument(
-        "--devices", type=common.positive, default=1, metavar="N", help="how many [%(default)s]"
+        "--devices", type=common.some_processes, default=1, metavar="N", help="how many [%(default)s]"
     )
     common.add_device(parser)
     parser.add_argument("--print-config", action="store_true", help="print every setting as YAML and stop")
