@@ -113,7 +113,7 @@ def test_a_request_that_cannot_be_met_is_one_sentence(mergevq_main, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "is not JSON"), ("{}", "no timings"), ("\0", "is not JSON")]
+    ("content", "said"), [("{", "is no JSON"), ("{}", "no timings"), ("\0", "is no JSON")]
 )
 def test_a_damaged_file_of_timings(mergevq_main, monkeypatch, tmp_path, content, said):
     monkeypatch.setattr(running, "run", lambda settings: pytest.fail("it went on to time"))
