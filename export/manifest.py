@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
 from mergevq.files import sha256
 from mergevq.generator_config import GeneratorConfig
@@ -295,11 +296,9 @@ def _read_json(path: Path, remedy: str = "export again") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} is not an exported model: it has no {path.name}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(path)
+    except DocumentError as error:
         raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} cannot be read: it is nested too deeply; {remedy}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
     return values

@@ -56,7 +56,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help="time run times for so long a case, or two or three rounds [8 with --full, else 0.2]",
     )
     parser.add_argument(
-        "--threads", type=common.positive, metavar="N", help="of every run time [2 with --full, else 1]"
+        "--threads", type=common.some_processes, metavar="N", help="of every run time [2 with --full, else 1]"
     )
     common.add_device(parser)
     parser.add_argument(

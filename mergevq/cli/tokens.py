@@ -70,11 +70,11 @@ def _add_process_options(parser: argparse.ArgumentParser) -> None:
     """How the work is done, and by how many."""
     common.add_batch_size(parser)
     parser.add_argument(
-        "--seed", type=common.natural, default=0, metavar="N", help="decides crops and counts [%(default)s]"
+        "--seed", type=common.seed, default=0, metavar="N", help="decides crops and counts [%(default)s]"
     )
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",

@@ -10,32 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from mergevq.errors import UsageError
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
+from mergevq.ranges import Range, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """How a code is chosen from its logits."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0, 10**6)] = 1.0
     """Divides the logits; 0 takes the likeliest code."""
-    top_k: int = 0
+    top_k: Annotated[int, Range(0, 10**9)] = 0
     """Only the k likeliest may be drawn, and those as likely as the k-th; 0 is no limit."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Range(0, 1, ends="(]")] = 1.0
     """Of these, only the likeliest that together reach this probability."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be 0 or more")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k}; it must be 0, for no limit, or more")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        check_numbers(self, "")
 
 
 @dataclass(frozen=True, slots=True)

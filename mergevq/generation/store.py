@@ -7,11 +7,11 @@ whole or not at all, and the configuration records the SHA-256 of the weights.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mergevq.config import from_dict, to_dict
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError, UsageError
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
@@ -92,8 +92,8 @@ def load(where: str | Path) -> Tokenizer | ImageGenerator:
 def is_generator(folder: Path) -> bool:
     """Whether this folder says of itself that it holds a generator."""
     try:
-        described = json.loads((folder / store.CONFIG).read_text())
-    except (OSError, ValueError):
+        described = read_json(folder / store.CONFIG)
+    except DocumentError:
         return False
     return isinstance(described, dict) and described.get("format") == FORMAT
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
 from mergevq.files import atomic, sha256, writing
 from mergevq.files import write_atomically as write_atomically
@@ -124,8 +125,8 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a {what}: it has no {CONFIG}")
     try:
-        described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        described = read_json(path)
+    except DocumentError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(described, dict) or described.get("format") != kind:
         raise CheckpointError(f"{path} does not describe a mergevq {what}")

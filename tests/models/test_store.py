@@ -170,7 +170,7 @@ DAMAGE = [
     (lambda folder: edit(folder, lambda d: d["config"].update(image_size="x")), "image_size must be int"),
     (
         lambda folder: edit(folder, lambda d: d["config"]["encoder"].update(depth=-1)),
-        "depth must be positive",
+        r"encoder\.depth is -1",
     ),
 ]
 

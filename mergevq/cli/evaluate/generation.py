@@ -83,7 +83,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size",
-        type=common.positive,
+        type=common.side,
         metavar="S",
         help="with --images: short side resized to S px, middle cut out [that of the first picture]; "
         "real pictures are made to fit",
@@ -91,7 +91,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     common.add_batch_size(parser)
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",

@@ -67,7 +67,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     common.add_batch_size(parser)
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.errors import OutputError, UsageError
+from mergevq.errors import OutputError, UsageError, shown
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
@@ -21,20 +21,46 @@ if TYPE_CHECKING:
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def positive(text: str) -> int:
+MOST = 10**9
+"""More pictures, tokens or steps than any command line means."""
+
+
+def positive(text: str, most: int = MOST) -> int:
     """A positive integer from the command line."""
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a positive integer")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is too large; {most} is the most")
     return value
 
 
-def natural(text: str) -> int:
+def natural(text: str, most: int = MOST) -> int:
     """An integer from 0 upwards from the command line."""
-    return 0 if text == "0" else positive(text)
+    return 0 if text == "0" else positive(text, most)
+
+
+def seed(text: str) -> int:
+    """A seed from the command line."""
+    return natural(text, 2**63 - 1)
+
+
+def side(text: str) -> int:
+    """Pixels a side from the command line."""
+    return positive(text, 2**14)
+
+
+def processes(text: str) -> int:
+    """A number of processes to start, which may be 0."""
+    return natural(text, 1024)
+
+
+def some_processes(text: str) -> int:
+    """A number of processes or threads, at least one."""
+    return positive(text, 1024)
 
 
 def counts(text: str) -> list[int]:
@@ -82,7 +108,7 @@ def add_size(parser: Any) -> None:
     """--size."""
     parser.add_argument(
         "--size",
-        type=positive,
+        type=side,
         metavar="S",
         help="resize the short side to S px and take the middle S x S [the preset's size]",
     )

@@ -26,7 +26,7 @@ def add_sampling(parser: argparse.ArgumentParser, title: str = "sampling") -> No
     """Adds the options. They are absent from the result unless given, so that a command can refuse them."""
     group = parser.add_argument_group(title, argument_default=argparse.SUPPRESS)
     group.add_argument("--classes", type=_classes, metavar="C,C,...", help="numbers of classes [all]")
-    group.add_argument("--seed", type=common.natural, metavar="N", help="decides every picture [0]")
+    group.add_argument("--seed", type=common.seed, metavar="N", help="decides every picture [0]")
     group.add_argument("--guidance", type=float, metavar="X", help="scale; 1 is none [1]")
     group.add_argument(
         "--guidance-schedule",

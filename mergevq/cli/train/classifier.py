@@ -34,15 +34,15 @@ def register(kinds: Any) -> None:
     )
     parser.add_argument(
         "--size",
-        type=common.positive,
+        type=common.side,
         default=32,
         metavar="S",
         help="pixels a side that it sees; pictures stay in memory at this size [%(default)s]",
     )
-    parser.add_argument("--seed", type=common.natural, default=0, metavar="N", help="[%(default)s]")
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="[%(default)s]")
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",

@@ -7,6 +7,7 @@ the global random state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -16,7 +17,7 @@ from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
 from mergevq.data.workers import outlive_signals
-from mergevq.errors import ConfigError
+from mergevq.ranges import Range, Workers, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,25 +26,18 @@ class DataConfig:
 
     path: str = "builtin:photos"
     """A folder of pictures, tar shards, or `builtin:photos` and `builtin:digits`."""
-    holdout: float = 0.05
+    holdout: Annotated[float, Range(0, 1, ends="()")] = 0.05
     """Share of the pictures kept for validation where the path names no splits, in (0, 1)."""
-    max_scale: float | None = None
+    max_scale: Annotated[float, Range(1, 1000)] | None = None
     """Random crops see the picture with its short side scaled to between 1 and `max_scale` times the image
     size. None is the data's own choice: 3 for `builtin:photos`, otherwise 1, the whole short side."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes that read pictures, for each device; 0 reads them in the training process."""
-    max_failures: int = 100
+    max_failures: Annotated[int, Range(0, 10**9)] = 100
     """Unreadable pictures that a run survives; 0 stops at the first one."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise ConfigError(f"data.holdout is {self.holdout}; it must lie between 0 and 1")
-        if self.max_scale is not None and self.max_scale < 1:
-            raise ConfigError(f"data.max_scale is {self.max_scale}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"data.workers is {self.workers}; it cannot be negative")
-        if self.max_failures < 0:
-            raise ConfigError(f"data.max_failures is {self.max_failures}; it cannot be negative")
+        check_numbers(self, "data")
 
 
 def train_loader(

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from mergevq.errors import ConfigError
 from mergevq.training.engine.config import OptimizerConfig
 from mergevq.training.tokenizer.config import KeepConfig
 
@@ -64,6 +65,9 @@ def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
     Args:
         config: the distribution.
         keep: the preset's count, where the exponential starts and the Gaussian is centred.
+
+    Raises:
+        ConfigError: all probabilities are 0 in floating point.
     """
     if config.kind == "fixed":
         return [keep], [1.0]
@@ -77,4 +81,9 @@ def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
     else:
         weights = [math.exp(-((side - centre) ** 2) / (2 * config.deviation**2)) for side in sides]
     total = sum(weights)
+    if not total:
+        raise ConfigError(
+            f"keep.{'rate' if config.kind == 'exponential' else 'deviation'} leaves every count between keep.least "
+            f"{config.least} and keep.most {config.most} with probability 0; they are too far from {keep}"
+        )
     return [side**2 for side in sides], [weight / total for weight in weights]

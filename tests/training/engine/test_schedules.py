@@ -99,8 +99,13 @@ def test_paper_values_are_the_defaults(name):
 def test_impossible_counts_are_refused():
     with pytest.raises(ConfigError, match="no square between"):
         KeepConfig(kind="gaussian", least=26, most=35)
-    with pytest.raises(ConfigError, match="1 <= least <= most"):
+    with pytest.raises(ConfigError, match=r"keep\.least 9 is more than keep\.most 4"):
         KeepConfig(kind="uniform", least=9, most=4)
+
+
+def test_a_distribution_without_probabilities_is_refused():
+    with pytest.raises(ConfigError, match=r"keep\.rate leaves every count .* probability 0"):
+        kept_counts(KeepConfig(kind="exponential", least=400, most=900, rate=100.0), 4)
 
 
 def test_counts_that_cannot_be_reached_are_refused_before_the_run():
