@@ -10,6 +10,7 @@ both ends, so that neither NaN nor infinity nor 10^30 gets through; `undeclared`
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -116,7 +117,8 @@ def _check_length(marks: tuple[Any, ...], value: Any, path: str) -> None:
 
 def _check_number(kind: type, value: Any, path: str, allowed: Range) -> None:
     whole = kind is int
-    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    kinds = numbers.Integral if whole else numbers.Real  # NumPy's numbers are of these too
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or value not in allowed:
         limits = (
             f"a whole number from {allowed.least} to {allowed.most}" if whole else f"a number in {allowed}"

@@ -9,9 +9,9 @@ from mergevq.errors import UsageError
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.runtime.generator.generator import ArrayGenerator
 from mergevq.export.runtime.graphs import Graphs
-from mergevq.export.runtime.inputs import checked_count
 from mergevq.export.runtime.sessions import OnnxGraphs
 from mergevq.export.runtime.tokenizer import ArrayTokenizer
+from mergevq.inputs import checked_integer
 
 MOST_THREADS = 1024
 
@@ -33,7 +33,7 @@ def open_folder(
         UsageError: an unknown provider, or an impossible number of threads.
         DeviceUnavailableError: the provider cannot be used here.
     """
-    if threads is not None and not 1 <= checked_count("threads", threads) <= MOST_THREADS:
+    if threads is not None and not 1 <= checked_integer("threads", threads) <= MOST_THREADS:
         raise UsageError(
             f"threads is {threads}; 1 to {MOST_THREADS} are wanted, or None for ONNX Runtime's own choice"
         )

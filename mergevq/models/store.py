@@ -237,13 +237,15 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     """SHA-256 of the weights, by name, that decide what a code and a source map mean.
 
     Those are the encoder's, the quantiser's and the decoder's; a folder and a checkpoint of one model have
-    the same. Source recovery is left out: tokens stay valid while it is fine-tuned.
+    the same, and so has a model that was saved in half precision and is loaded in float32: values count, not how
+    many bits they are held in. Source recovery is left out: tokens stay valid while it is fine-tuned.
     """
     digest = hashlib.sha256()
     for name, value in sorted(tokenizer.state_dict().items()):
         if not name.startswith("recovery."):
+            value = value.detach().float() if value.is_floating_point() else value
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

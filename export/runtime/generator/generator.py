@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mergevq.errors import CheckpointError, UnusableExportError, UsageError
+from mergevq.errors import CheckpointError, UnusableExportError
 from mergevq.export.generator.layout_file import read_layouts
 from mergevq.export.runtime.generator.layouts import draw_layouts
 from mergevq.export.runtime.generator.parallel import generate_at
@@ -22,9 +22,9 @@ from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generation.settings import (
     CacheUse,
     Sampling,
-    check_labels,
     check_steps,
     kept_counts,
+    known_classes,
     row_seeds,
     schedule_of,
 )
@@ -140,19 +140,10 @@ class ArrayGenerator:
         Raises:
             UsageError: a class, a count or a setting that does not exist.
         """
-        classes = np.asarray(labels)
-        if classes.ndim != 1 or not len(classes):
-            raise UsageError(f"labels are {classes.shape}; a list of at least one class is wanted")
-        if classes.dtype.kind not in "iu":
-            raise UsageError(f"labels are {classes.dtype}; integers are wanted")
-        check_labels(classes.tolist(), self.config)
-        counts = None if keep is None else np.asarray(keep)
-        if counts is not None and counts.ndim > 1:
-            raise UsageError(f"kept counts are {counts.shape}; give one, or one a label")
-        asked = None if counts is None else counts.tolist()
+        classes = known_classes(labels, self.config)
         return ArrayRequest(
-            labels=classes.astype(np.int64),
-            keep=np.array(kept_counts(asked, len(classes), self.config), dtype=np.int64),
+            labels=np.array(classes, dtype=np.int64),
+            keep=np.array(kept_counts(keep, len(classes), self.config), dtype=np.int64),
             seeds=row_seeds(seed, len(classes)),
             sampling=sampling or Sampling(),
             guidance=guidance,

@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         Returns:
             (B, 3, H, W), about [-1, 1], not clamped.
         """
-        x = on_grid(self.embed, codes, grid)
+        x = on_grid(self.embed, codes.to(self.embed.weight.dtype), grid)
         x = x + on_grid(self.position, x, grid)
         for block in self.blocks:
             x = block(x, grid)
