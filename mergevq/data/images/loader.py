@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mergevq.data.images.dataset import ImageDataset, Sample, collate
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
@@ -33,6 +34,11 @@ class DataConfig:
     """Processes that read pictures, for each device; 0 reads them in the training process."""
     max_failures: int = 100
     """Unreadable pictures that a run survives; 0 stops at the first one."""
+    max_pixels: int = DEFAULT_LIMITS.max_pixels
+    """Width times height above which a picture counts as unreadable: at 4 bytes a decoded pixel, times the
+    processes that read."""
+    max_aspect: float = DEFAULT_LIMITS.max_aspect
+    """Longer side over shorter side above which a picture counts as unreadable."""
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:
@@ -43,6 +49,12 @@ class DataConfig:
             raise ConfigError(f"data.workers is {self.workers}; it cannot be negative")
         if self.max_failures < 0:
             raise ConfigError(f"data.max_failures is {self.max_failures}; it cannot be negative")
+        _ = self.limits  # are they any
+
+    @property
+    def limits(self) -> Limits:
+        """How large a picture may be."""
+        return Limits(max_pixels=self.max_pixels, max_aspect=self.max_aspect)
 
 
 def train_loader(
@@ -79,7 +91,7 @@ def train_loader(
         UsageError, DataError: the data cannot be used.
     """
     source = open_source(config.path, "train", config.holdout)
-    dataset = ImageDataset(source, size, "train", view_size, config.max_scale)
+    dataset = ImageDataset(source, size, "train", view_size, config.max_scale, config.limits)
     sampler = StepSampler(len(source), batch_size, seed, rank, world, start, steps)
     return _loader(dataset, sampler, config.workers, pin_memory)
 
@@ -115,7 +127,8 @@ def eval_loader(
     """
     source = open_source(config.path, split, config.holdout)
     sampler = EvalSampler(len(source), batch_size, rank, world, limit)
-    return _loader(ImageDataset(source, size, "eval"), sampler, config.workers, pin_memory)
+    dataset = ImageDataset(source, size, "eval", limits=config.limits)
+    return _loader(dataset, sampler, config.workers, pin_memory)
 
 
 def _loader(
