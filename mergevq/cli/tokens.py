@@ -69,6 +69,7 @@ def register(subparsers: Any) -> None:
 def _add_process_options(parser: argparse.ArgumentParser) -> None:
     """How the work is done, and by how many."""
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--seed", type=common.seed, default=0, metavar="N", help="decides crops and counts [%(default)s]"
     )
@@ -168,6 +169,7 @@ def _extract(
             world=world,
             workers=options.workers,
             max_failures=options.max_failures,
+            limits=common.limits(options),
             progress=bar.update,
         )
     return todo, missing

@@ -89,6 +89,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "real pictures are made to fit",
     )
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--workers",
         type=common.processes,
@@ -113,7 +114,13 @@ def run(options: argparse.Namespace) -> int:
     samples = _samples(options, judge, device)
     split: Split = "val" if options.split == "test" else options.split
     real = PictureBatches(
-        options.reference, split, samples.size, options.batch_size, options.limit, options.workers
+        options.reference,
+        split,
+        samples.size,
+        options.batch_size,
+        options.limit,
+        options.workers,
+        common.limits(options),
     )
     reference = _reference(real, judge, device.name, options.cache)
     evaluator = GenerationEvaluator(

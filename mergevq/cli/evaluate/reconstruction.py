@@ -65,6 +65,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     common.add_size(parser)
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--workers",
         type=common.processes,
@@ -161,7 +162,13 @@ def _feed(evaluator: ReconstructionEvaluator, options: argparse.Namespace, size:
     from mergevq.cli.evaluate.picture_batches import PictureBatches
 
     pictures = PictureBatches(
-        options.data, options.split, size, options.batch_size, options.limit, options.workers
+        options.data,
+        options.split,
+        size,
+        options.batch_size,
+        options.limit,
+        options.workers,
+        common.limits(options),
     )
     for batch in pictures:
         evaluator.update(batch.images)

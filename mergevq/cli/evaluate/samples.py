@@ -145,7 +145,13 @@ class StoredSamples:
 
     def __init__(self, options: argparse.Namespace, known: Sequence[str]) -> None:
         self.pictures = PictureBatches(
-            options.images, "all", options.size or 0, options.batch_size, options.number, options.workers
+            options.images,
+            "all",
+            options.size or 0,
+            options.batch_size,
+            options.number,
+            options.workers,
+            common.limits(options),
         )
         self.expected = len(self.pictures.indices)
         self.size = self.pictures.size

@@ -16,6 +16,7 @@ from mergevq.errors import OutputError, UsageError, shown
 if TYPE_CHECKING:
     from mergevq.backends import Device
     from mergevq.config import TokenizerConfig
+    from mergevq.data.images.formats.limits import Limits
     from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -102,6 +103,30 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=16, metavar="B", help="pictures in one pass [%(default)s]"
     )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """--max-pixels and --max-aspect."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="width times height above which a picture is left out, unread [89478485]",
+    )
+    parser.add_argument(
+        "--max-aspect",
+        type=positive,
+        metavar="A",
+        help="longer over shorter side above which a picture is left out, unread [100]",
+    )
+
+
+def limits(options: argparse.Namespace) -> Limits:
+    """What --max-pixels and --max-aspect say."""
+    from mergevq.data.images.formats.limits import Limits
+
+    given = {"max_pixels": options.max_pixels, "max_aspect": options.max_aspect}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def add_size(parser: Any) -> None:

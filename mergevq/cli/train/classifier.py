@@ -47,6 +47,7 @@ def register(kinds: Any) -> None:
         metavar="N",
         help="processes that read pictures [%(default)s]",
     )
+    common.add_limits(parser)
     common.add_device(parser)
     parser.set_defaults(run=run)
 
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         size=options.size,
         seed=options.seed,
         workers=options.workers,
+        limits=common.limits(options),
     )
     device = select(options.device)
     common.check_writable(options.out, folder=True)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mergevq.data.images.dataset import ImageDataset, Sample, collate
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits, MaxAspect, MaxPixels
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
@@ -35,9 +36,19 @@ class DataConfig:
     """Processes that read pictures, for each device; 0 reads them in the training process."""
     max_failures: Annotated[int, Range(0, 10**9)] = 100
     """Unreadable pictures that a run survives; 0 stops at the first one."""
+    max_pixels: MaxPixels = DEFAULT_LIMITS.max_pixels
+    """Width times height above which a picture counts as unreadable: at 4 bytes a decoded pixel, times the
+    processes that read."""
+    max_aspect: MaxAspect = DEFAULT_LIMITS.max_aspect
+    """Longer side over shorter side above which a picture counts as unreadable."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "data")
+
+    @property
+    def limits(self) -> Limits:
+        """How large a picture may be."""
+        return Limits(max_pixels=self.max_pixels, max_aspect=self.max_aspect)
 
 
 def train_loader(
@@ -74,7 +85,7 @@ def train_loader(
         UsageError, DataError: the data cannot be used.
     """
     source = open_source(config.path, "train", config.holdout)
-    dataset = ImageDataset(source, size, "train", view_size, config.max_scale)
+    dataset = ImageDataset(source, size, "train", view_size, config.max_scale, config.limits)
     sampler = StepSampler(len(source), batch_size, seed, rank, world, start, steps)
     return _loader(dataset, sampler, config.workers, pin_memory)
 
@@ -110,7 +121,8 @@ def eval_loader(
     """
     source = open_source(config.path, split, config.holdout)
     sampler = EvalSampler(len(source), batch_size, rank, world, limit)
-    return _loader(ImageDataset(source, size, "eval"), sampler, config.workers, pin_memory)
+    dataset = ImageDataset(source, size, "eval", limits=config.limits)
+    return _loader(dataset, sampler, config.workers, pin_memory)
 
 
 def _loader(

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from mergevq.backends import Device
 from mergevq.data.images.dataset import Batch
 from mergevq.data.images.failures import FailureLog
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
@@ -62,6 +63,8 @@ class ClassifierRun:
     """Of all weights."""
     workers: Workers = 2
     """Processes that read pictures."""
+    limits: Limits = DEFAULT_LIMITS
+    """How large a picture may be."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "")
@@ -143,7 +146,12 @@ def read_pictures(run: ClassifierRun, split: Split) -> Pictures:
     Raises:
         DataError: more than a hundred pictures cannot be read, or none can.
     """
-    config = DataConfig(path=run.data, workers=run.workers)
+    config = DataConfig(
+        path=run.data,
+        workers=run.workers,
+        max_pixels=run.limits.max_pixels,
+        max_aspect=run.limits.max_aspect,
+    )
     failures = FailureLog(config.max_failures)
     images, labels = [], []
     batch: Batch
