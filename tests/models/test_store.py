@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -322,7 +321,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
         (Path, "write_text"),
         (os, "fsync"),
         (Path, "replace"),
-        (tempfile, "mkstemp"),
+        (os, "open"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, full)
