@@ -52,7 +52,14 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, evaluates, draws."""
+    """Trains, evaluates, draws; in a folder that no other demo writes to."""
+    from mergevq.locks import only_writer
+
+    with only_writer(args.out, doing="makes the demo there"):
+        return _make(args)
+
+
+def _make(args: argparse.Namespace) -> int:
     from mergevq.backends import select
     from mergevq.metrics.report import as_json, as_table
     from mergevq.models.store import load, write_atomically

@@ -7,9 +7,7 @@ batch size, except that a device may round sums otherwise and so flip a code's b
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,11 +18,11 @@ import torch
 from mergevq.data.images.dataset import Failure
 from mergevq.data.images.failures import FailureLog
 from mergevq.data.images.sources import ImageSource
-from mergevq.data.images.splits import Split
+from mergevq.data.images.splits import Split, content_digest
 from mergevq.data.images.transforms import to_float
 from mergevq.data.tokens.meta import TokenMeta, Unreadable, missing_shards, read_summary
 from mergevq.data.tokens.views import CHUNK, Views, view_loader
-from mergevq.data.tokens.writer import claim, remove_leftovers, write_shard
+from mergevq.data.tokens.writer import claim, only_rank, remove_leftovers, write_shard
 from mergevq.errors import UsageError
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.merge import merge_schedule
@@ -71,7 +69,7 @@ def describe(
         class_names=tuple(source.classes),
         split=split,
         images=len(source),
-        data=_content(source),
+        data=content_digest(source),
         views=views,
         seed=seed,
         shard_size=shard_size,
@@ -109,7 +107,8 @@ def extract(
         The shards of all ranks that are missing now; none where the tokens are complete.
 
     Raises:
-        UsageError: rank, world or batch size is out of range, or the folder was made with other settings.
+        UsageError: rank, world or batch size is out of range, the folder was made with other settings, or another
+            process is making these shards.
         CheckpointError: the folder was made by another tokenizer.
         DataError: too many pictures cannot be read, or a shard is damaged.
         OutputError: a shard cannot be written; the others are whole.
@@ -120,19 +119,20 @@ def extract(
         raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
     claim(folder, meta)
     own = range(rank, meta.shards, world)
-    remove_leftovers(folder, own)
-    todo = _absent(folder, meta, own)
-    failures = FailureLog(max_failures, "--max-failures")
-    chunks = iter(view_loader(source, meta, todo, workers))
-    for shard in todo:
-        images = meta.shard_images(shard)
-        builder = _ShardBuilder(tokenizer, meta, len(images), batch_size)
-        for views in islice(chunks, -(-len(images) // CHUNK)):
-            failures.update(Failure(one.name, one.reason) for one in views.unreadable)
-            builder.add(views)
-            progress(len(views.labels) + len(views.unreadable))
-        write_shard(folder, meta, shard, builder.finish(), builder.unreadable)
-        logger.info("shard %d of %d: %d pictures", shard + 1, meta.shards, len(images))
+    with only_rank(folder, rank, world):
+        remove_leftovers(folder, own)
+        todo = _absent(folder, meta, own)
+        failures = FailureLog(max_failures, "--max-failures")
+        chunks = iter(view_loader(source, meta, todo, workers))
+        for shard in todo:
+            images = meta.shard_images(shard)
+            builder = _ShardBuilder(tokenizer, meta, len(images), batch_size)
+            for views in islice(chunks, -(-len(images) // CHUNK)):
+                failures.update(Failure(one.name, one.reason) for one in views.unreadable)
+                builder.add(views)
+                progress(len(views.labels) + len(views.unreadable))
+            write_shard(folder, meta, shard, builder.finish(), builder.unreadable)
+            logger.info("shard %d of %d: %d pictures", shard + 1, meta.shards, len(images))
     return missing_shards(folder, meta)
 
 
@@ -184,13 +184,3 @@ def _absent(folder: Path, meta: TokenMeta, shards: Sequence[int]) -> list[int]:
         if shard not in missing:
             read_summary(folder, meta, shard)
     return [shard for shard in shards if shard in missing]
-
-
-def _content(source: ImageSource) -> str:
-    """A hash of the pictures' names, without the folders around them all, and of their labels."""
-    names = [source.name(index) for index in range(len(source))]
-    around = len(os.path.commonpath(names)) if len(names) > 1 else 0
-    digest = hashlib.sha256()
-    for index, name in enumerate(names):
-        digest.update(os.fsencode(f"{name[around:]}\0{source.label(index)}\n"))
-    return digest.hexdigest()

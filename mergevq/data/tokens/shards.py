@@ -80,6 +80,11 @@ class TokenShards:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int32, the class of each record."""
+        return self._labels
+
     def batch(self, rows: np.ndarray) -> TokenBatch:
         """Records by number.
 

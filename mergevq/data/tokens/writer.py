@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,8 @@ from mergevq.data.tokens.meta import (
     read_meta,
     shard_folder,
 )
-from mergevq.errors import CheckpointError, ConfigError
+from mergevq.errors import CheckpointError, ConfigError, UsageError
+from mergevq.locks import holder, only_writer
 from mergevq.models.store import write_atomically, writing
 
 
@@ -55,6 +57,23 @@ def claim(folder: Path, meta: TokenMeta) -> None:
         raise ConfigError(
             f"{folder} holds tokens made with other settings: {named}; give another --out, or the same settings"
         )
+
+
+@contextmanager
+def only_rank(folder: Path, rank: int, world: int) -> Iterator[None]:
+    """Within this context no other process makes the shards of this rank, nor any number of others shares them.
+
+    Raises:
+        UsageError: one does; it is named.
+    """
+    for other in folder.glob(".rank-*-of-*.lock"):
+        if not other.name.endswith(f"-of-{world}.lock") and (who := holder(other)):
+            raise UsageError(
+                f"{folder} is in use: {who} makes shards there as {other.stem.lstrip('.').replace('-', ' ')}, and this "
+                f"one is one of {world}; wait until it has ended, or choose another --out"
+            )
+    with only_writer(folder, f".rank-{rank}-of-{world}.lock", f"makes the shards of rank {rank} of {world}"):
+        yield
 
 
 def remove_leftovers(folder: Path, shards: Sequence[int]) -> None:

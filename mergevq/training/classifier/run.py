@@ -29,6 +29,7 @@ from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
 from mergevq.errors import ConfigError, DataError, NonFiniteError
+from mergevq.locks import only_writer
 from mergevq.metrics.features.classifier import SMALLEST, Classifier, ClassifierCard, save_classifier
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,13 @@ def train_classifier(
         DataError: the data has a single class, or pictures of it cannot be read.
         NonFiniteError: the loss became infinite or NaN.
         OutputError: the folder cannot be written.
+        UsageError: another process is training one in the folder.
     """
+    with only_writer(folder, doing="trains there"):
+        return _train(run, folder, device, progress)
+
+
+def _train(run: ClassifierRun, folder: Path, device: Device, progress: ProgressFn) -> ClassifierCard:
     classes = open_source(run.data, "train").classes
     if len(classes) < 2:
         raise DataError(

@@ -45,6 +45,8 @@ class Launch:
     pace: PaceConfig
     circumstances: dict[str, Any]
     """What decides the weights beside the configuration."""
+    listings: dict[str, Any]
+    """What it is trained and validated on, by name and label."""
 
     @property
     def ranks(self) -> int:
@@ -58,7 +60,12 @@ class Launch:
 
 
 def prepare(
-    pace: PaceConfig, out: Path, device: Device, devices: int, content: Mapping[str, str] | None = None
+    pace: PaceConfig,
+    out: Path,
+    device: Device,
+    devices: int,
+    content: Mapping[str, str] | None = None,
+    listings: Mapping[str, Any] | None = None,
 ) -> Launch:
     """The launch of a run; quietens Lightning.
 
@@ -68,6 +75,7 @@ def prepare(
         device: what it runs on.
         devices: how many of them on each node; torchrun or SLURM say how many nodes there are.
         content: hashes of what is at the paths that the configuration names.
+        listings: what it is trained and validated on, by name and label.
 
     Raises:
         UsageError: torchrun or SLURM started another number of processes than there are devices.
@@ -83,6 +91,7 @@ def prepare(
         precision=precision,
         pace=pace,
         circumstances={"devices": devices * nodes, "precision": precision, **(content or {})},
+        listings=dict(listings or {}),
     )
 
 
@@ -116,7 +125,8 @@ def train(
         MergeVQError: Lightning ended early.
     """
     started, done = time.perf_counter(), steps_done(last)
-    module.circumstances, module.runs_on = launch.circumstances, launch.device
+    module.circumstances, module.listings = launch.circumstances, launch.listings
+    module.runs_on = launch.device
     trainer = _trainer(launch, validation)
     if trainer.is_global_zero:
         describe(config, launch.out, launch.device, launch.circumstances)

@@ -16,7 +16,8 @@ import logging
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from torch import nn
 from mergevq.backends import Device
 from mergevq.config import to_dict
 from mergevq.errors import CheckpointError, ConfigError, OutputError
+from mergevq.locks import only_writer
 from mergevq.models.store import read_checkpoint, write_atomically
 from mergevq.training.engine.checkpoint import LAST, steps_done
+from mergevq.training.engine.listings import check_same_data
+from mergevq.training.engine.processes.cluster import is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +49,42 @@ PACE_MAY_CHANGE = {
 """Settings of every stage that do not decide the weights, so that a resumed run may have others."""
 
 
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Within this context no other run uses the folder; the processes of one run do not keep each other out.
+
+    Raises:
+        UsageError: another run is within; its process is named.
+        OutputError: the folder cannot be written to.
+    """
+    if is_first_process():
+        with only_writer(out, doing="trains there"):
+            yield
+    else:
+        yield
+
+
 def last_checkpoint(
-    config: Any, out: Path, circumstances: dict[str, Any], may_change: Collection[str]
+    config: Any,
+    out: Path,
+    circumstances: dict[str, Any],
+    may_change: Collection[str],
+    listings: Mapping[str, Any],
+    of: str,
 ) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if there is one and its settings are these.
+    """The checkpoint to go on from, if there is one and its settings and its data are these.
 
     Args:
         config: the run's.
         out: the run folder; made where it is missing.
         circumstances: what decides the weights beside the configuration.
         may_change: dotted keys that a resumed run may have otherwise.
+        listings: what it is trained and validated on, by name and label.
+        of: what these are made of, "pictures" say.
 
     Raises:
         OutputError: the folder cannot be written to.
-        ConfigError: it holds a run with other settings.
+        ConfigError: it holds a run with other settings, or on other data.
         CheckpointError: its checkpoint cannot be read.
     """
     try:
@@ -72,13 +98,11 @@ def last_checkpoint(
     before = last.get("mergevq", {}).get("config")
     if not isinstance(before, dict):
         raise CheckpointError(f"{out / LAST} is not a checkpoint of a training run")
-    changed = sorted(_differences(before, to_dict(config)) - {*may_change})
-    changed += sorted(_differences(last["mergevq"].get("circumstances"), circumstances))
-    if changed:
-        raise ConfigError(
-            f"{out} holds a run with other settings ({', '.join(changed)}); repeat its settings to go on, "
-            "or choose another --out"
-        )
+    changed = _differences(before, to_dict(config)) - {*may_change}
+    # Which data is asked for comes first, then what it holds: a model may follow from its classes.
+    _check_unchanged({key for key in changed if key.startswith("data.")}, out)
+    check_same_data(last["mergevq"].get("data"), listings, out, of)
+    _check_unchanged(changed | _differences(last["mergevq"].get("circumstances"), circumstances), out)
     return last
 
 
@@ -127,6 +151,14 @@ def describe(config: Any, out: Path, device: Device, circumstances: dict[str, An
         out / "environment.json",
         lambda path: path.write_text(json.dumps(environment, indent=2) + "\n"),
     )
+
+
+def _check_unchanged(changed: set[str], out: Path) -> None:
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(sorted(changed))}); repeat its settings to go on, "
+            "or choose another --out"
+        )
 
 
 def _differences(before: Any, now: Any, path: str = "") -> set[str]:

@@ -47,6 +47,7 @@ class SteppedTraining(LightningModule):
         steps: optimiser steps of the whole run.
         steps_done: optimiser steps so far.
         circumstances: what else decides the weights: number of devices, precision; kept in the checkpoint.
+        listings: what it is trained and validated on, by name and label; kept in the checkpoint.
         runs_on: the device, whose random state is in the checkpoint; None outside a run.
         progress: the latest step's losses by name, detached.
     """
@@ -62,6 +63,7 @@ class SteppedTraining(LightningModule):
         self.base_rate = config.optimizer.rate * global_batch / RATE_BATCH
         self.steps_done = 0
         self.circumstances: dict[str, Any] = {}
+        self.listings: dict[str, Any] = {}
         self.runs_on: Device | None = None
         self.progress: dict[str, torch.Tensor] = {}
         self._passes = 0
@@ -170,6 +172,7 @@ class SteppedTraining(LightningModule):
         checkpoint["mergevq"] = {
             "config": to_dict(self.config),
             "circumstances": self.circumstances,
+            "data": self.listings,
             "steps_done": self.steps_done,
             "device_rng": random_state(self.runs_on),
             **self.extra_state(),

@@ -18,8 +18,9 @@ from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.training.engine.checkpoint import steps_done
 from mergevq.training.engine.config import TokenConfig
 from mergevq.training.engine.launch import Launch, planned_steps, train
+from mergevq.training.engine.listings import list_tokens
 from mergevq.training.engine.monitor import CsvLog, Validation
-from mergevq.training.engine.run_folder import PACE_MAY_CHANGE, finish, last_checkpoint
+from mergevq.training.engine.run_folder import PACE_MAY_CHANGE, finish, last_checkpoint, only_run
 from mergevq.training.engine.stepping import Run, SteppedTraining
 
 TOKENS_MAY_CHANGE = PACE_MAY_CHANGE | {"data.tokenizer", "data.path"}
@@ -45,6 +46,11 @@ class OpenTokens:
     def digest(self) -> str:
         """What names the tokens by their content."""
         return self.training.meta.digest
+
+    @property
+    def listings(self) -> dict[str, Any]:
+        """The records of both parts, by class."""
+        return {"training": list_tokens(self.training), "validation": list_tokens(self.held_out)}
 
 
 def open_tokens(config: TokenConfig) -> OpenTokens:
@@ -93,23 +99,27 @@ def train_on_tokens(
         The run folder.
 
     Raises:
-        ConfigError: the folder holds a run with other settings.
+        ConfigError: the folder holds a run with other settings, or on other tokens.
+        UsageError: another run is writing to the folder.
     """
-    last = last_checkpoint(config, launch.out, launch.circumstances, may_change)
-    done = steps_done(last)
-    steps = planned_steps(config.train, launch.images_per_step, lambda: len(tokens.training))
-    if last and done >= steps:
-        finish(launch.out, last, present, renew)
-        return launch.out
-    seed_everything(config.train.seed, verbose=False)
-    train(
-        config,
-        module(steps, launch.images_per_step),
-        launch,
-        last,
-        validation=validation,
-        loader=lambda trainer: _loader(config, tokens.training, steps, done, trainer),
-    )
+    with only_run(launch.out):
+        last = last_checkpoint(
+            config, launch.out, launch.circumstances, may_change, launch.listings, "records"
+        )
+        done = steps_done(last)
+        steps = planned_steps(config.train, launch.images_per_step, lambda: len(tokens.training))
+        if last and done >= steps:
+            finish(launch.out, last, present, renew)
+            return launch.out
+        seed_everything(config.train.seed, verbose=False)
+        train(
+            config,
+            module(steps, launch.images_per_step),
+            launch,
+            last,
+            validation=validation,
+            loader=lambda trainer: _loader(config, tokens.training, steps, done, trainer),
+        )
     return launch.out
 
 

@@ -41,7 +41,8 @@ def train_generator(config: GeneratorRun, out: Path, device: Device, devices: in
         The run folder, which `mergevq.load` takes.
 
     Raises:
-        UsageError: the generator does not fit the tokens, or `out` holds a run with other settings.
+        UsageError: the generator does not fit the tokens, or `out` holds a run with other settings
+            or on other tokens, or another run is writing to it.
         CheckpointError: the tokens were made by another tokenizer.
         MergeVQError: whatever else a user can cause.
     """
@@ -62,7 +63,7 @@ def train_generator(config: GeneratorRun, out: Path, device: Device, devices: in
     return train_on_tokens(
         config,
         tokens,
-        prepare(config.train, out, device, devices, {"tokens": tokens.digest}),
+        prepare(config.train, out, device, devices, {"tokens": tokens.digest}, tokens.listings),
         may_change=_MAY_CHANGE,
         module=module,
         validation=lambda log: GeneratorValidation(out, log, tokens.held_out, config.train),

@@ -52,7 +52,8 @@ def train_recovery(config: RecoveryRun, out: Path, device: Device, devices: int 
         The run folder, which `mergevq.load` takes: a tokenizer with the same encoder, quantiser and decoder.
 
     Raises:
-        UsageError: the generator is of another kind, or `out` holds a run with other settings.
+        UsageError: the generator is of another kind, or `out` holds a run with other settings
+            or on other tokens, or another run is writing to it.
         CheckpointError: tokens or generator belong to another tokenizer.
         MergeVQError: whatever else a user can cause.
     """
@@ -61,7 +62,7 @@ def train_recovery(config: RecoveryRun, out: Path, device: Device, devices: int 
     return train_on_tokens(
         config,
         tokens,
-        prepare(config.train, out, device, devices, content | {"tokens": tokens.digest}),
+        prepare(config.train, out, device, devices, content | {"tokens": tokens.digest}, tokens.listings),
         may_change=_MAY_CHANGE,
         module=lambda steps, batch: RecoveryTraining(config, tokens.tokenizer, generator, steps, batch),
         validation=lambda log: RecoveryValidation(out, log, tokens.held_out, config.train),

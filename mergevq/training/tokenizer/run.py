@@ -11,18 +11,21 @@ from lightning.pytorch import Trainer, seed_everything
 from mergevq.backends import Device
 from mergevq.data.images.loader import eval_loader, train_loader
 from mergevq.data.images.sources import open_source
+from mergevq.data.images.splits import Split
 from mergevq.models.store import load, save
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.models.weight_selection import initialise_blocks, load_timm_blocks
 from mergevq.training.engine.checkpoint import LAST, steps_done
-from mergevq.training.engine.launch import planned_steps, prepare, train
+from mergevq.training.engine.launch import Launch, planned_steps, prepare, train
+from mergevq.training.engine.listings import list_pictures
 from mergevq.training.engine.monitor import CsvLog
-from mergevq.training.engine.run_folder import PACE_MAY_CHANGE, finish, last_checkpoint
+from mergevq.training.engine.run_folder import PACE_MAY_CHANGE, finish, last_checkpoint, only_run
 from mergevq.training.tokenizer.config import TokenizerRun
 from mergevq.training.tokenizer.module import TokenizerTraining
 from mergevq.training.tokenizer.validation import TokenizerValidation
 
 _MAY_CHANGE = PACE_MAY_CHANGE | {"data.max_failures"}
+_PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
 
 
 def train_tokenizer(
@@ -45,16 +48,29 @@ def train_tokenizer(
         The run folder, which `mergevq.load` takes.
 
     Raises:
-        ConfigError: `out` holds a run with other settings.
+        ConfigError: `out` holds a run with other settings, or on other data.
+        UsageError: another run is writing to `out`.
         MergeVQError: whatever else a user can cause.
     """
-    launch = prepare(config.train, out, device, devices)
-    last = last_checkpoint(config, out, launch.circumstances, _MAY_CHANGE)
+    listings = {
+        part: list_pictures(open_source(config.data.path, split, config.data.holdout))
+        for part, split in _PARTS.items()
+    }
+    launch = prepare(config.train, out, device, devices, listings=listings)
+    with only_run(out):
+        _train(config, launch, initial)
+    return out
+
+
+def _train(config: TokenizerRun, launch: Launch, initial: Tokenizer | None) -> None:
+    """Trains in a folder that no other run writes to."""
+    out, device = launch.out, launch.device
+    last = last_checkpoint(config, out, launch.circumstances, _MAY_CHANGE, launch.listings, "pictures")
     done = steps_done(last)
     steps = total_steps(config, launch.images_per_step)
     if last and done >= steps:
         finish(out, last, lambda: load(out), lambda averaged: save(load(out / LAST), out))
-        return out
+        return
     seed_everything(config.train.seed, verbose=False)
     tokenizer = initial or _fresh(config)
     if device.channels_last():
@@ -67,7 +83,6 @@ def train_tokenizer(
         validation=lambda log: _validation(config, out, log),
         loader=lambda trainer: _train_loader(config, steps, done, trainer),
     )
-    return out
 
 
 def total_steps(config: TokenizerRun, images_per_step: int) -> int:

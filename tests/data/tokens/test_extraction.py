@@ -19,7 +19,7 @@ from mergevq.data.tokens.extraction import describe, extract
 from mergevq.data.tokens.meta import TokenMeta
 from mergevq.data.tokens.shards import TokenShards
 from mergevq.data.tokens.views import ViewDataset
-from mergevq.data.tokens.writer import write_shard
+from mergevq.data.tokens.writer import only_rank, write_shard
 from mergevq.errors import CheckpointError, ConfigError, DataError, OutputError, UsageError
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 
@@ -136,6 +136,22 @@ def test_what_a_killed_run_left_is_removed(tokenizer: Tokenizer, source: ImageSo
         (tmp_path / name / "indices.npy").write_bytes(b"half")
     extract(tokenizer, source, tmp_path, meta, rank=1, world=3)
     assert [path.name for path in tmp_path.glob(".shard*")] == [".shard-00002.abc"]  # perhaps still written
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [((0, 2), "makes the shards of rank 0 of 2"), ((2, 3), "as rank 2 of 3, and this one is one of 2")],
+)
+def test_two_processes_for_the_same_shards(
+    tokenizer: Tokenizer, source: ImageSource, tmp_path: Path, place: tuple[int, int], said: str
+) -> None:
+    meta = _describe(tokenizer, source)
+    with only_rank(tmp_path, *place), pytest.raises(UsageError, match=said) as caught:
+        extract(tokenizer, source, tmp_path, meta, rank=0, world=2)
+    assert f"process {os.getpid()} on " in str(caught.value) and not list(tmp_path.glob("shard-*"))
+    with only_rank(tmp_path, 1, 2):
+        assert extract(tokenizer, source, tmp_path, meta, rank=0, world=2) == [1]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_shard_that_another_process_made_meanwhile(

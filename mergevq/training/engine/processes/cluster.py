@@ -1,4 +1,4 @@
-"""How many machines a run is spread over, as torchrun or SLURM say.
+"""How many machines a run is spread over, and which process this is, as torchrun or SLURM say.
 
 Lightning finds out itself which process this is, but wants to be told the number of nodes, and compares it
 with theirs.
@@ -28,6 +28,12 @@ def node_count(devices: int) -> int:
     if SLURMEnvironment.detect():
         return _agreed("srun --ntasks-per-node", "SLURM_NTASKS_PER_NODE", "SLURM_NTASKS", devices)
     return 1
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes: rank 0 of a run, before Lightning has been asked."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # Lightning's own processes have the second
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
 def _agreed(option: str, local: str, world: str, devices: int) -> int:

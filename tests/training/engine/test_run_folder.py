@@ -1,0 +1,48 @@
+"""A run folder belongs to one run at a time, whichever stage and however many processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mergevq.errors import UsageError
+from mergevq.locks import LOCK, only_writer
+from mergevq.training.classifier.run import ClassifierRun, train_classifier
+from mergevq.training.engine.run_folder import only_run
+from mergevq.training.generator.run import train_generator
+from mergevq.training.recovery.run import train_recovery
+from mergevq.training.tokenizer.run import train_tokenizer
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "generator", "recovery", "classifier"])
+def test_second_run_in_a_folder_is_refused(stage, small_run, generator_run, recovery_run, cpu, tmp_path):
+    judge = ClassifierRun(data="builtin:digits", epochs=1, size=8, workers=0)
+    train = {
+        "tokenizer": lambda out: train_tokenizer(small_run, out, cpu),
+        "generator": lambda out: train_generator(generator_run("raster"), out, cpu),
+        "recovery": lambda out: train_recovery(recovery_run, out, cpu),
+        "classifier": lambda out: train_classifier(judge, out, cpu),
+    }[stage]
+    with only_writer(tmp_path / "run"):
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} on .*choose another --out") as caught:
+            train(tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_ranks_of_a_run_do_not_keep_each_other_out(tmp_path, monkeypatch, name):
+    with only_run(tmp_path):
+        monkeypatch.setenv(name, "0")
+        with pytest.raises(UsageError), only_run(tmp_path):
+            pass
+        monkeypatch.setenv(name, "1")
+        with only_run(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_the_lock(small_run, cpu, tmp_path):
+    out = train_tokenizer(small_run, tmp_path / "run", cpu)
+    assert not (out / LOCK).exists()
