@@ -1,4 +1,4 @@
-"""Token files with tensors; `token_array_file` says what is in one, and reads and writes it."""
+"""Token files with tensors; `array_file` says what is in one, and reads and writes it."""
 
 from __future__ import annotations
 
