@@ -14,10 +14,10 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from safetensors import SafetensorError
 
@@ -26,6 +26,10 @@ from mergevq.errors import OutputError
 
 _PATIENCE = 10.0
 """Seconds that a process waits for another to rename its files."""
+_TRIES, _PAUSE = 8, 0.05
+"""Of a reader whose files are replaced: at the most, and the seconds by which the time between two grows."""
+
+FoundT = TypeVar("FoundT")
 
 
 def sha256(path: Path) -> str:
@@ -90,6 +94,28 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
 
 
+def read_steadily(paths: Iterable[Path], read: Callable[[], FoundT]) -> FoundT:
+    """What `read` gives while nobody replaces the files: those that belong together are not of two writers.
+
+    Args:
+        paths: the files that it reads.
+        read: is called again where one of them changed meanwhile, whether it failed or not.
+    """
+    paths = list(paths)
+    for attempt in range(_TRIES):
+        before = [_state(path) for path in paths]
+        try:
+            found = read()
+        except Exception:
+            if before == [_state(path) for path in paths]:
+                raise
+        else:
+            if before == [_state(path) for path in paths]:
+                return found
+        time.sleep(_PAUSE * attempt)
+    return read()
+
+
 @dataclass(frozen=True, slots=True)
 class _Written:
     """A file that is being written."""
@@ -137,6 +163,11 @@ class _Written:
             return
         with self.temporary.open("rb") as file, _opened(self.target) as target:
             shutil.copyfileobj(file, target)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    found = _stat(path)
+    return None if found is None else (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def _stat(path: Path) -> os.stat_result | None:
