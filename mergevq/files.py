@@ -1,17 +1,35 @@
-"""Files that are whole or not there at all, and the hash by which they are known. Needs no PyTorch."""
+"""Files that are whole or not there at all, and the hash by which they are known. Needs no PyTorch.
+
+A link is followed, and what is no regular file (a device, a FIFO, this process's standard output) is written to: only
+regular files are ever replaced.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from safetensors import SafetensorError
 
+from mergevq import leftovers
 from mergevq.errors import OutputError
+
+_PATIENCE = 10.0
+"""Seconds that a process waits for another to rename its files."""
+_TRIES, _PAUSE = 8, 0.05
+"""Of a reader whose files are replaced: at the most, and the seconds by which the time between two grows."""
+
+FoundT = TypeVar("FoundT")
 
 
 def sha256(path: Path) -> str:
@@ -25,33 +43,33 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary paths in the same folders that become `paths` when the block ends without an error.
+    """Temporary paths whose content `paths` have when the block ends without an error.
 
-    All of them are on the disk before the first is renamed, so that files which belong together change
-    together.
+    Regular files are replaced: their temporary paths are in the same folders, and all of them are on the disk before
+    the first is renamed, so that files which belong together change together.
     """
-    temporaries: list[Path] = []
+    files: list[_Written] = []
     try:
         for path in paths:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.close(handle)
-            temporaries.append(Path(name))
-        yield temporaries
-        for temporary in temporaries:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-        for temporary, path in zip(temporaries, paths, strict=True):
-            temporary.replace(path)
+            files.append(_Written.begun(path))
+        yield [file.temporary for file in files]
+        for file in files:
+            file.settle()
+        with _taking_turns(files[0].target.parent) if len(files) > 1 else contextlib.nullcontext():
+            for file in files:
+                file.publish()
     finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+        for file in files:
+            file.temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def is_regular(path: Path) -> bool:
+    """Whether a path is to be replaced as a whole: a regular file, or nothing yet; links are followed.
+
+    Standard output and standard error are not, whatever they lead to: others write there too.
+    """
+    found = _stat(path)
+    return found is None or (stat.S_ISREG(found.st_mode) and _descriptor(found) is None)
 
 
 @contextlib.contextmanager
@@ -65,7 +83,7 @@ def writing(where: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path, then renames it to `path`.
+    """Calls `write` with a temporary path, then has `path` hold what it wrote there; see `atomic`.
 
     Raises:
         OutputError: it cannot be written; an older file at `path` is unchanged.
@@ -74,3 +92,142 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as (temporary,):
             write(temporary)
+
+
+def read_steadily(paths: Iterable[Path], read: Callable[[], FoundT]) -> FoundT:
+    """What `read` gives while nobody replaces the files: those that belong together are not of two writers.
+
+    Args:
+        paths: the files that it reads.
+        read: is called again where one of them changed meanwhile, whether it failed or not.
+    """
+    paths = list(paths)
+    for attempt in range(_TRIES):
+        before = [_state(path) for path in paths]
+        try:
+            found = read()
+        except Exception:
+            if before == [_state(path) for path in paths]:
+                raise
+        else:
+            if before == [_state(path) for path in paths]:
+                return found
+        time.sleep(_PAUSE * attempt)
+    return read()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A file that is being written."""
+
+    target: Path
+    """Where links lead to."""
+    temporary: Path
+    mode: int | None
+    """Of the file that is replaced, or of a new one; None where the target is written to as it is."""
+
+    @classmethod
+    def begun(cls, path: Path) -> _Written:
+        """With an empty temporary file."""
+        found = _stat(path)
+        target = Path(os.path.realpath(path))
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(0, "it is a folder")
+        if not is_regular(path):
+            handle, name = tempfile.mkstemp()
+            os.close(handle)
+            return cls(path, Path(name), None)
+        leftovers.clear(target.parent)
+        temporary = leftovers.hidden(target)
+        handle = os.open(
+            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666
+        )  # less what the umask takes away
+        try:
+            mode = (found or os.fstat(handle)).st_mode
+        finally:
+            os.close(handle)
+        return cls(target, temporary, stat.S_IMODE(mode))
+
+    def settle(self) -> None:
+        """Waits until it is on the disk."""
+        if self.mode is None:
+            return
+        with self.temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.chmod(self.mode)
+
+    def publish(self) -> None:
+        """Has the target hold it."""
+        if self.mode is not None:
+            self.temporary.replace(self.target)
+            return
+        with self.temporary.open("rb") as file, _opened(self.target) as target:
+            shutil.copyfileobj(file, target)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    found = _stat(path)
+    return None if found is None else (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _descriptor(found: os.stat_result) -> int | None:
+    """Standard output or standard error, where that is the file."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """For writing to what is there, after what this process printed where both are the same."""
+    descriptor = _descriptor(path.stat())
+    if descriptor is None:
+        return os.fdopen(os.open(path, os.O_WRONLY), "wb")  # nothing is made, and nothing cut off
+    stream = sys.stdout if descriptor == 1 else sys.stderr
+    if stream is not None:
+        stream.flush()
+    return os.fdopen(os.dup(descriptor), "wb")
+
+
+@contextlib.contextmanager
+def _taking_turns(folder: Path) -> Iterator[None]:
+    """Has one process at a time rename files that belong together, or those of two would be mixed.
+
+    Where the file system has no such locks, or another holds one for very long, that is left to chance.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _wait_for(handle)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # closing does not, where a forked process has the handle too
+        os.close(handle)
+
+
+def _wait_for(handle: int) -> None:
+    import fcntl
+
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            return
+        else:
+            return

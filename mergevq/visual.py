@@ -7,10 +7,8 @@ Small pictures are enlarged by whole factors with nearest neighbours, so that ev
 from __future__ import annotations
 
 import colorsys
-import contextlib
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from mergevq.errors import OutputError, UsageError
+from mergevq.errors import UsageError
+from mergevq.files import write_atomically
 from mergevq.tokens import Tokens
 
 if TYPE_CHECKING:  # pictures from exported graphs are drawn without it
@@ -238,19 +237,13 @@ def save_picture(image: Picture, path: Path | str) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise UsageError(f"{path} has no suffix of a picture format; use .png, .jpg or .webp")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    picture = to_picture(image)
+
+    def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            to_picture(image).save(file, kind)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"the picture {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+            picture.save(file, kind)
+
+    write_atomically(path, write)
 
 
 def _palette(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -189,7 +189,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_unusable_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         visual.save_picture(grey(8, 8), tmp_path / "file" / "a.png")
     for name in ("a", "a.txt"):
         with pytest.raises(UsageError, match="suffix"):

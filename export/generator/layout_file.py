@@ -5,11 +5,11 @@ Legend: n remembered sets, L positions.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from mergevq.arrays import read_npz
 from mergevq.errors import CheckpointError
 
 LAYOUTS = "layouts.npz"
@@ -32,10 +32,10 @@ def read_layouts(folder: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
     """
     path = folder / LAYOUTS
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            packed, labels = arrays["positions"], arrays["labels"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        packed, labels = read_npz(path, ("positions", "labels")).values()
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; export again") from error
-    if packed.shape != (len(labels), -(-length // 8)):
+    typed = packed.dtype == np.uint8 and labels.dtype == np.int64 and labels.ndim == 1
+    if not typed or packed.shape != (len(labels), -(-length // 8)):
         raise CheckpointError(f"{path} is not of a grid of {length} positions; export again")
     return np.unpackbits(packed, axis=1, count=length).astype(bool), labels

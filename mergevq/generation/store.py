@@ -13,6 +13,7 @@ from typing import Any
 from mergevq.config import from_dict, to_dict
 from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError, UsageError
+from mergevq.files import read_steadily
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
 from mergevq.models import store
@@ -105,8 +106,13 @@ def load_generator(where: str | Path) -> ImageGenerator:
         CheckpointError: there is none, a file is truncated or changed, or the tokenizer is another one.
     """
     folder = Path(where)
-    described = store.read_description(folder, FORMAT)
-    tensors = store.read_weights(folder, described)
+    parts = (folder, folder / TOKENIZER)
+    files = [part / name for part in parts for name in (store.CONFIG, store.WEIGHTS)]
+    return read_steadily(files, lambda: _loaded(folder))
+
+
+def _loaded(folder: Path) -> ImageGenerator:
+    described, tensors = store.read_model(folder, FORMAT)
     try:
         model = Generator(from_dict(GeneratorConfig, described.get("config", {})))
     except (MergeVQError, TypeError, AttributeError) as error:

@@ -22,7 +22,7 @@ from torch import nn
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
 from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
-from mergevq.files import atomic, sha256, writing
+from mergevq.files import atomic, read_steadily, sha256, writing
 from mergevq.files import write_atomically as write_atomically
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset
@@ -106,8 +106,26 @@ def load(where: str | Path) -> Tokenizer:
 
 
 def _load_folder(folder: Path) -> Tokenizer:
-    described = read_description(folder, FORMAT)
-    return _filled(described.get("config"), read_weights(folder, described), folder / WEIGHTS)
+    described, tensors = read_model(folder, FORMAT)
+    return _filled(described.get("config"), tensors, folder / WEIGHTS)
+
+
+def read_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The config.json of a folder and the weights that it describes, also while a run writes both anew.
+
+    Args:
+        folder: of a tokenizer or a generator.
+        kind: the format that config.json must name, "mergevq-tokenizer" say.
+
+    Raises:
+        CheckpointError: one of them is missing, damaged, or of something else.
+    """
+
+    def read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        described = read_description(folder, kind)
+        return described, read_weights(folder, described)
+
+    return read_steadily((folder / CONFIG, folder / WEIGHTS), read)
 
 
 def read_description(folder: Path, kind: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mergevq.errors import CheckpointError, UsageError
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load_generator
 from mergevq.generator_config import GeneratorKind, generator_config, generator_sizes
+from mergevq.models import store
 from mergevq.models.generators.autoregressive import Generator
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.presets import preset
@@ -182,6 +183,23 @@ def test_another_tokenizer_in_the_folder_is_found_out(tokenizer: Tokenizer, tmp_
     mergevq.save(Tokenizer(tokenizer.config), tmp_path / "tokenizer")
     with pytest.raises(CheckpointError, match="is not the tokenizer that this generator was trained with"):
         load_generator(tmp_path)
+
+
+def test_a_generator_that_is_replaced_while_it_is_read(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its tokenizer, after its own weights were read."""
+    other = Tokenizer(tokenizer.config)
+    mergevq.save(make("raster", tokenizer), tmp_path)
+    load = store.load
+
+    def replaced(where: Path) -> Tokenizer:
+        monkeypatch.setattr(store, "load", load)
+        mergevq.save(make("raster", other), tmp_path)
+        return load(where)
+
+    monkeypatch.setattr(store, "load", replaced)
+    assert store.fingerprint(mergevq.load(tmp_path).tokenizer) == store.fingerprint(other)
 
 
 def test_damaged_generators(tokenizer: Tokenizer, tmp_path: Path) -> None:

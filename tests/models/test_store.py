@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -313,6 +312,26 @@ def test_any_damage_to_a_training_checkpoint_is_a_checkpoint_error(tmp_path):
             mergevq.load(path)
 
 
+@pytest.mark.parametrize("after", ["read_description", "sha256"])
+def test_a_model_that_is_replaced_while_it_is_read(saved, monkeypatch, after):
+    """Between its description and its weights, and between the look at their hash and at themselves."""
+    original, seeds = getattr(store, after), [1, 2]
+
+    def replaced(*arguments):
+        found = original(*arguments)
+        if seeds:
+            with monkeypatch.context() as patch:
+                patch.setattr(store, after, original)
+                mergevq.save(build(seeds.pop(0)), saved)
+        return found
+
+    monkeypatch.setattr(store, after, replaced)
+    assert_equal(mergevq.load(saved), build(seed=2))
+    (saved / "model.safetensors").write_bytes(b"damage")
+    with pytest.raises(CheckpointError, match="is truncated or is not the file"):
+        mergevq.load(saved)
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -322,7 +341,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
         (Path, "write_text"),
         (os, "fsync"),
         (Path, "replace"),
-        (tempfile, "mkstemp"),
+        (os, "open"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, full)

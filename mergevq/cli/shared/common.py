@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import signal
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.errors import OutputError, UsageError, shown
+from mergevq.files import is_regular
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
@@ -190,10 +193,15 @@ def check_writable(path: Path, folder: bool = False) -> None:
     Raises:
         OutputError: it cannot be written, or is a folder where a file is wanted.
     """
-    if not folder and path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file")
-    parent = path if folder else path.parent
+    if path.exists() and path.is_dir() != folder:
+        wanted = ("a file", "folder") if folder else ("a folder", "file")
+        raise OutputError(f"{path} is {wanted[0]}; give the name of a {wanted[1]}")
     try:
+        if not folder and not is_regular(path):  # it is written to, and its folder, /dev say, stays as it is
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        parent = path if folder else Path(os.path.realpath(path)).parent
         parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:

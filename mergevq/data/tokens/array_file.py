@@ -7,14 +7,14 @@ elsewhere is checked before any of it is used. Needs no PyTorch; `file` has the 
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mergevq.arrays import read_npz
 from mergevq.errors import DataError, UsageError
 from mergevq.files import write_atomically
 from mergevq.tokens import TokenArrays, check_maker
@@ -95,19 +95,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UsageError(f"there is no token file {path}")
     try:
-        with path.open("rb") as stream:
-            stored = np.load(stream, allow_pickle=False)
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path} is a single array; a token file is an .npz written by mergevq encode"
-                )
-            missing = [name for name in _FIELDS if name not in stored.files]
-            if missing:
-                raise DataError(f"{path} is not a token file: it has no {', '.join(missing)}")
-            return {name: stored[name] for name in _FIELDS}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a token file: {reason}") from error
+        return read_npz(path, _FIELDS)
+    except ValueError as error:
+        raise DataError(
+            f"{path} cannot be read as a token file, which `mergevq encode` writes: {error}"
+        ) from error
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> TokenArrayFile:
@@ -117,9 +109,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> TokenArrayFile:
     indices, source, sizes = (_matrix(name, arrays[name]) for name in ("indices", "source", "sizes"))
     height, width = (int(side) for side in _integers("grid", arrays["grid"], (2,)))
     rows, kept = indices.shape
-    names = [str(name) for name in arrays["names"].reshape(-1)]
-    if len(names) != rows or arrays["names"].dtype.kind != "U":
-        raise ValueError(f"it has {len(names)} names for {rows} pictures")
+    names = _names(arrays["names"], rows)
     if height < 1 or width < 1 or source.shape != (rows, height * width):
         raise ValueError(
             f"its source is {tuple(source.shape)} for {rows} pictures on a {height} x {width} grid"
@@ -134,7 +124,21 @@ def _checked(arrays: dict[str, np.ndarray]) -> TokenArrayFile:
         raise ValueError("its sizes are not those of its source")
     tokens = TokenArrays(indices, source, sizes, (height, width))
     stride = int(_integers("stride", arrays["stride"], ()))
+    if stride < 1:
+        raise ValueError(f"its stride is {stride}")
     return TokenArrayFile(tokens, names, stride, str(arrays["tokenizer"]))
+
+
+def _names(array: np.ndarray, rows: int) -> list[str]:
+    if array.shape != (rows,) or array.dtype.kind != "U":
+        raise ValueError(f"its names are {array.dtype} of shape {array.shape} for {rows} pictures")
+    try:
+        names = [str(name) for name in array]
+        for name in names:
+            os.fsencode(name)  # decoding makes files of these names
+    except (ValueError, SystemError) as error:  # of numbers that are no characters NumPy makes either
+        raise ValueError("one of its names is no text") from error
+    return names
 
 
 def _matrix(name: str, array: np.ndarray) -> Any:

@@ -7,6 +7,7 @@
         source.npy         (rows, L) uint16, the kept token that covers each position
         keep.npy           (rows,) int16 kept counts
         label.npy          (rows,) int32 classes
+        checksums.npy      (rows,) uint32, CRC-32 of each record; shards of older versions have none
 
 Which shard a picture belongs to is arithmetic, and a shard's folder gets its name only when it is whole.
 So a shard is there or not, and nothing else has to be remembered. A shard names the description that it
@@ -27,14 +28,17 @@ from mergevq.config import from_dict, to_dict
 from mergevq.data.images.splits import Split
 from mergevq.documents import DocumentError, read_json
 from mergevq.errors import ConfigError, DataError, UsageError
+from mergevq.files import sha256
 
 META = "meta.json"
 SUMMARY = "shard.json"
 ARRAYS = ("indices", "source", "keep", "label")
+CHECKSUMS = "checksums"
 FORMAT = "mergevq-tokens"
 VERSION = 1
 _MOST = 2**15 - 1
 _MOST_BITS = 31
+_MOST_SHARDS = 10**6
 
 RecordT = TypeVar("RecordT")
 
@@ -76,7 +80,13 @@ class TokenMeta:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.counts or list(self.counts) != sorted(set(self.counts)):
             raise ConfigError(f"kept counts are {self.counts}; they must ascend")
-        if len(self.grid) != 2 or not 1 <= self.counts[0] <= self.counts[-1] <= self.length:
+        if self.shards > _MOST_SHARDS:
+            raise ConfigError(f"{self.images} pictures make {self.shards} shards; make larger ones")
+        if (
+            len(self.grid) != 2
+            or min(self.grid) < 1
+            or not 1 <= self.counts[0] <= self.counts[-1] <= self.length
+        ):
             raise ConfigError(f"kept counts {self.counts} do not fit a grid of {self.grid}")
         if self.length > _MOST or self.bits > _MOST_BITS:
             raise ConfigError(
@@ -141,6 +151,8 @@ class ShardSummary:
     """Bytes of the files of ARRAYS."""
     unreadable: tuple[Unreadable, ...] = ()
     """The pictures without records."""
+    checksums: str = ""
+    """SHA-256 of the file of CHECKSUMS; "" in shards of older versions."""
 
     def __post_init__(self) -> None:
         if self.rows < 0 or len(self.sizes) != len(ARRAYS):
@@ -195,6 +207,9 @@ def read_summary(folder: Path, meta: TokenMeta, shard: int) -> ShardSummary:
             raise DataError(f"{path} is missing; {repair}")
         if path.stat().st_size != size:
             raise DataError(f"{path} has {path.stat().st_size} bytes instead of {size}; {repair}")
+    path = where / f"{CHECKSUMS}.npy"
+    if summary.checksums and not (path.is_file() and sha256(path) == summary.checksums):
+        raise DataError(f"{path} is missing or damaged; {repair}")
     return summary
 
 

@@ -1,14 +1,15 @@
 """Token shards to batches for training: read by memory map, in an order that is a function of the step.
 
 In: a folder that `mergevq tokens` made (`token_meta` describes it). Out: `TokenBatch`es. A batch is gathered
-from maps of the files; a bounded number of shards is open at a time. Labels and kept counts, six bytes a
-record, are held in memory.
+from maps of the files; a bounded number of shards is open at a time. Labels, kept counts and checksums, ten bytes
+a record, are held in memory; every record that is read is compared with its checksum.
 
 Legend: B batch, Kmax the largest kept count, L positions.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +18,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mergevq.arrays import read_array
 from mergevq.data.images.sampler import Draw, StepSampler
+from mergevq.data.tokens.checksums import checksums
 from mergevq.data.tokens.meta import (
+    CHECKSUMS,
+    ShardSummary,
     TokenMeta,
     Unreadable,
     missing_shards,
@@ -31,6 +36,8 @@ from mergevq.errors import DataError, UsageError
 from mergevq.models.store import check_fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import TokenBatch
+
+logger = logging.getLogger(__name__)
 
 
 class Records(Protocol):
@@ -73,6 +80,7 @@ class TokenShards:
             np.concatenate([self._load(shard, name) for shard in range(self.meta.shards)])
             for name in ("keep", "label")
         )
+        self._checksums = self._load_checksums(summaries)
         self._check(np.isin(self._keep, self.meta.counts), np.arange(len(self)))
         self._check((self._labels >= 0) & (self._labels < self.meta.classes), np.arange(len(self)))
         self._max_open = max_open
@@ -99,19 +107,21 @@ class TokenShards:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise UsageError(f"rows reach from {rows.min()} to {rows.max()}; there are {len(self)} records")
-        indices = np.empty((len(rows), self.meta.counts[-1]), np.int64)
-        source = np.empty((len(rows), self.meta.length), np.int64)
+        indices = np.empty((len(rows), self.meta.counts[-1]), np.int32)
+        source = np.empty((len(rows), self.meta.length), np.uint16)
         order = np.argsort(rows)
         shards, first = np.unique(self._shards_of(rows[order]), return_index=True)
         for shard, places in zip(shards.tolist(), np.split(order, first[1:]), strict=len(rows) > 0):
             within = rows[places] - (self._ends[shard] - self._rows[shard])
             all_indices, all_source = self._mapped(shard)
             indices[places], source[places] = all_indices[within], all_source[within]
-        keep = self._keep[rows].astype(np.int64)
+        labels, keep = self._labels[rows], self._keep[rows]
+        if self._checksums is not None:
+            self._check(checksums(indices, source, keep, labels) == self._checksums[rows], rows)
         self._check((indices.min(1) >= 0) & (indices.max(1) < 2**self.meta.bits), rows)
         self._check(source.max(1) < keep, rows)
-        parts = (self._labels[rows].astype(np.int64), indices, source, keep)
-        return TokenBatch(*(torch.from_numpy(part) for part in parts))
+        parts = (labels, indices, source, keep)
+        return TokenBatch(*(torch.from_numpy(part.astype(np.int64)) for part in parts))
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Makes sure that the records are those of a tokenizer.
@@ -132,29 +142,41 @@ class TokenShards:
         if shard not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.popitem(last=False)
-            self._open[shard] = (self._load(shard, "indices", "r"), self._load(shard, "source", "r"))
+            self._open[shard] = (
+                self._load(shard, "indices", mapped=True),
+                self._load(shard, "source", mapped=True),
+            )
         self._open.move_to_end(shard)
         return self._open[shard]
 
-    def _load(self, shard: int, name: str, mode: Any = None) -> np.ndarray:
+    def _load_checksums(self, summaries: list[ShardSummary]) -> np.ndarray | None:
+        """(n,) uint32; None where a shard has none."""
+        if all(summary.checksums for summary in summaries):
+            return np.concatenate([self._load(shard, CHECKSUMS) for shard in range(self.meta.shards)])
+        logger.warning(
+            "%s was made by an earlier version and has no checksums: damage to it may go unnoticed; `mergevq tokens` "
+            "into another folder makes it anew",
+            self.folder,
+        )
+        return None
+
+    def _load(self, shard: int, name: str, *, mapped: bool = False) -> np.ndarray:
         path = shard_folder(self.folder, shard) / f"{name}.npy"
+        layout: dict[str, Any] = self.meta.layout(self._rows[shard])
+        dtype, shape = layout.get(name, (np.uint32, (self._rows[shard],)))
         try:
-            array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        dtype, shape = self.meta.layout(self._rows[shard])[name]
-        if array.dtype != dtype or array.shape != shape:
+            return read_array(path, dtype, shape, mapped=mapped)
+        except ValueError as error:
             raise DataError(
-                f"{path} holds {array.dtype} of shape {array.shape}, not the {shape} of its shard"
-            )
-        return array
+                f"{path} is damaged: {error}; delete the folder {path.parent.name} and run `mergevq tokens` again"
+            ) from error
 
     def _check(self, sound: np.ndarray, rows: np.ndarray) -> None:
         if not sound.all():
             shard = int(self._shards_of(rows[sound.argmin()]))
             raise DataError(
-                f"{shard_folder(self.folder, shard)} is damaged: a value is outside what its description "
-                "allows; delete that folder and run `mergevq tokens` again"
+                f"{shard_folder(self.folder, shard)} is damaged: a value is not the one that was written, or is "
+                "outside what its description allows; delete that folder and run `mergevq tokens` again"
             )
 
     def _check_complete(self) -> None:

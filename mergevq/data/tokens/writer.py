@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,8 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mergevq.config import to_dict
+from mergevq.data.tokens.checksums import checksums
 from mergevq.data.tokens.meta import (
     ARRAYS,
+    CHECKSUMS,
     FORMAT,
     META,
     SUMMARY,
@@ -29,8 +30,9 @@ from mergevq.data.tokens.meta import (
     shard_folder,
 )
 from mergevq.errors import CheckpointError, ConfigError, UsageError
+from mergevq.files import sha256, write_atomically, writing
+from mergevq.leftovers import PART, clear, hidden, remove
 from mergevq.locks import holder, only_writer
-from mergevq.models.store import write_atomically, writing
 
 
 def claim(folder: Path, meta: TokenMeta) -> None:
@@ -77,11 +79,12 @@ def only_rank(folder: Path, rank: int, world: int) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path, shards: Sequence[int]) -> None:
-    """Removes what killed runs left of this rank's shards."""
-    own = {f".{shard_folder(folder, shard).name}" for shard in shards}
-    for path in folder.glob(".shard-*"):
-        if path.stem in own:
-            shutil.rmtree(path, ignore_errors=True)
+    """Removes what killed runs left: whatever there is of this rank's shards, which nobody else makes now."""
+    clear(folder)
+    own = {shard_folder(folder, shard).name for shard in shards}
+    for path in folder.glob(f".shard-*{PART}"):
+        if path.name.split(".")[1] in own:
+            remove(path)
 
 
 def write_shard(
@@ -93,18 +96,21 @@ def write_shard(
         OutputError: it cannot be written; nothing of it is left.
     """
     final = shard_folder(folder, shard)
-    temporary = folder / f".{final.name}.{uuid.uuid4().hex}"
+    temporary = hidden(final)
     try:
         with writing(final):
             temporary.mkdir()
             paths = [temporary / f"{name}.npy" for name in ARRAYS]
             for name, path in zip(ARRAYS, paths, strict=True):
                 _save(path, partial(np.save, arr=arrays[name], allow_pickle=False))
+            sums = temporary / f"{CHECKSUMS}.npy"
+            _save(sums, partial(np.save, arr=checksums(**arrays), allow_pickle=False))
             summary = ShardSummary(
                 meta=meta.digest,
                 rows=len(arrays["keep"]),
                 sizes=tuple(path.stat().st_size for path in paths),
                 unreadable=tuple(unreadable),
+                checksums=sha256(sums),
             )
             text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
             _save(temporary / SUMMARY, lambda file: file.write(text.encode()))

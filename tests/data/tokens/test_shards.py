@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -234,16 +235,21 @@ def _resave(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
         (lambda f: (f / "shard-00001/shard.json").unlink(), r"has no shard\.json; delete that folder"),
         (lambda f: (f / "shard-00001/shard.json").write_text("{"), r"shard\.json cannot be read"),
         (lambda f: _edit(f / "shard-00001/shard.json", rows="8"), r"shard\.json is damaged: rows must be int"),
-        (lambda f: _edit(f / "shard-00001/shard.json", rows=9), "not the .* of its shard"),
+        (lambda f: _edit(f / "shard-00001/shard.json", rows=9), r"is damaged: it holds .* not int16 of \(9,\)"),
         (lambda f: _edit(f / "shard-00001/shard.json", sizes=[]), r"shard\.json is damaged"),
         (_replace_by_foreign, "shard-00003 belongs to other tokens"),
         (lambda f: _resave(f / "shard-00004/keep.npy", lambda a: a + 1), "shard-00004 is damaged"),
         (lambda f: _resave(f / "shard-00004/label.npy", lambda a: a + 3), "shard-00004 is damaged"),
-        (lambda f: _resave(f / "shard-00001/label.npy", lambda a: a.view(np.float32)), "holds float32"),
+        (lambda f: _resave(f / "shard-00001/label.npy", lambda a: a.view(np.float32)), "it holds float32"),
         (lambda f: _edit(f / "meta.json", seed=1), "shard-00000 belongs to other tokens"),
         (lambda f: _edit(f / "meta.json", format="x"), "does not describe tokens"),
         (lambda f: _edit(f / "meta.json", version=2), "has version 2 and this mergevq reads version 1"),
         (lambda f: _edit(f / "meta.json", counts=[99]), "do not fit a grid"),
+        (lambda f: _edit(f / "meta.json", grid=[-3, -4]), "do not fit a grid"),
+        (lambda f: _edit(f / "meta.json", images=10**15), "200000000000000 shards; make larger ones"),
+        (lambda f: (f / "meta.json").write_text("[" * 100_000), r"meta\.json cannot be read"),
+        (lambda f: _flip(f / "shard-00001/checksums.npy", -1), r"checksums\.npy is missing or damaged"),
+        (lambda f: (f / "shard-00001/checksums.npy").unlink(), r"checksums\.npy is missing or damaged"),
         (lambda f: (f / "meta.json").write_text('{"format": "mergevq-tokens", "version": 1}'), "is damaged"),
         (lambda f: (f / "meta.json").write_text("[]"), "holds no description"),
     ],
@@ -264,6 +270,48 @@ def test_values_out_of_range_are_found_when_read(folder: Path, name: str, value:
     shards.batch(np.arange(28))
     with pytest.raises(DataError, match="shard-00004 is damaged"):
         shards.batch(np.arange(34))
+
+
+def _flip(path: Path, byte: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "byte", "row"), [("indices", 0, 0), ("source", 0, 0), ("label", 16, 4)])
+def test_a_bit_that_was_turned_is_found_when_its_record_is_read(
+    folder: Path, name: str, byte: int, row: int
+) -> None:
+    """The value that it makes might have been: another code, token or class."""
+    path = folder / "shard-00004" / f"{name}.npy"
+    _flip(path, path.stat().st_size - np.load(path).nbytes + byte)
+    shards = TokenShards(folder)
+    shards.batch(np.delete(np.arange(34), 34 - 6 + row))
+    with pytest.raises(DataError, match="shard-00004 is damaged: a value is not the one that was written"):
+        shards.batch(np.arange(34))
+
+
+@pytest.mark.parametrize("name", ["indices", "source", "keep", "label"])
+def test_a_damaged_header_is_one_sentence(folder: Path, name: str) -> None:
+    path = folder / "shard-00001" / f"{name}.npy"
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(30):
+        content = bytearray(whole)
+        content[generator.integers(0, 118)] ^= 1 << int(generator.integers(0, 8))
+        path.write_bytes(content)
+        with contextlib.suppress(DataError):  # a space may become another
+            TokenShards(folder).batch(np.arange(34))
+
+
+def test_shards_of_older_versions_are_read_and_said(
+    folder: Path, expected: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    for shard in folder.glob("shard-*"):
+        (shard / "checksums.npy").unlink()
+        _edit(shard / "shard.json", checksums="")
+    shards = TokenShards(folder)
+    assert _equal(shards.batch(np.arange(34)), expected, list(range(34)))
+    assert caplog.text.count("has no checksums") == 1
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
