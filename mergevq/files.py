@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and the hash by which they are known. Needs no PyTorch."""
+"""Files: paths as users write them, what is whole or not there at all, hashes. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,39 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from mergevq.errors import OutputError
+from mergevq.errors import OutputError, UsageError
+
+_MISTAKES = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the file itself; `git lfs pull` fetches that"),
+    (b"<!doctype html", "a web page, not the file itself; download the file, not the page that shows it"),
+    (b"<html", "a web page, not the file itself; download the file, not the page that shows it"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as a user writes it, in which ~ and ~name are home folders.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} cannot be resolved: there is no such home folder") from error
+
+
+def mistaken_for(path: Path) -> str | None:
+    """What a file is that was taken for another one, and what to do; None where nothing speaks for a mistake."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None  # whoever reads it says why it cannot be read
+    if not head:
+        return "empty; copy or download it again"
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    return next((what for begin, what in _MISTAKES if start.startswith(begin)), None)
 
 
 def sha256(path: Path) -> str:
