@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from mergevq.config import TokenizerConfig, from_dict, to_dict
 from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
-from mergevq.files import sha256
+from mergevq.files import expanded, sha256
 from mergevq.generator_config import GeneratorConfig
 
 MANIFEST = "manifest.json"
@@ -149,7 +149,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     Raises:
         CheckpointError: there is none, it was edited or cut off, or another version of the package wrote it.
     """
-    path = Path(folder) / MANIFEST
+    path = expanded(folder) / MANIFEST
     values = _read_json(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
@@ -172,7 +172,7 @@ def exported_names(folder: str | Path) -> set[str]:
     Folders that another version of the package wrote count.
     """
     try:
-        values = _read_json(Path(folder) / MANIFEST)
+        values = _read_json(expanded(folder) / MANIFEST)
     except CheckpointError:
         return set()
     if values.get("format") != FORMAT or not isinstance(values.get("files"), dict):
@@ -182,7 +182,7 @@ def exported_names(folder: str | Path) -> set[str]:
 
 def digest_of(folder: str | Path) -> str:
     """The hash by which verify.json says which manifest it speaks of."""
-    return str(_read_json(Path(folder) / MANIFEST).get("sha256"))
+    return str(_read_json(expanded(folder) / MANIFEST).get("sha256"))
 
 
 def read_verification(folder: str | Path, digest: str | None = None) -> dict[str, Any] | None:
@@ -195,7 +195,7 @@ def read_verification(folder: str | Path, digest: str | None = None) -> dict[str
     Raises:
         CheckpointError: it cannot be read.
     """
-    path = Path(folder) / VERIFICATION
+    path = expanded(folder) / VERIFICATION
     if not path.is_file():
         return None
     remedy = "`mergevq export verify` writes it anew"
@@ -219,7 +219,7 @@ def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | N
         CheckpointError: one is missing, truncated or another.
     """
     for name in manifest.files if names is None else names:
-        path, entry = Path(folder) / name, manifest.files[name]
+        path, entry = expanded(folder) / name, manifest.files[name]
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; export again, or copy the whole folder")
         size = path.stat().st_size

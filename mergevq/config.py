@@ -192,6 +192,12 @@ class TokenizerConfig:
         return self.image_size // self.stride
 
     @property
+    def layers(self) -> int:
+        """Blocks of all parts, each of which has weights."""
+        stages = sum(len(part.multipliers) * part.blocks for part in (self.encoder, self.decoder))
+        return stages + self.encoder.depth + self.recovery.depth + self.decoder.depth
+
+    @property
     def length(self) -> int:
         """L, latent positions at the preset's resolution."""
         return self.grid**2

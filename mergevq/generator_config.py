@@ -90,6 +90,11 @@ class GeneratorConfig:
         return sum(self.split)
 
     @property
+    def layers(self) -> int:
+        """Blocks of both Transformers, each of which has weights."""
+        return self.depth + self.head_depth
+
+    @property
     def length(self) -> int:
         """L, positions of the grid."""
         return self.grid**2

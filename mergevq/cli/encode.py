@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common, engines
@@ -36,7 +35,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES", help="files, folders, tar shards or builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the token file")
+    parser.add_argument("--out", type=common.path, required=True, metavar="FILE.npz", help="the token file")
     parser.add_argument(
         "--keep",
         type=common.positive,

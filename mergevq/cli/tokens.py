@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -36,7 +35,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="image folder, tar shards or builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the shards")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="the folder for the shards"
+    )
     parser.add_argument(
         "--split", choices=("train", "val", "all"), default="train", help="which pictures [%(default)s]"
     )

@@ -36,7 +36,7 @@ def register(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="where the results go [%(default)s]"
+        "--out", type=common.path, default=Path("runs/demo"), help="where the results go [%(default)s]"
     )
     parser.add_argument("--device", help="auto, cuda, npu or cpu [auto]")
     parser.add_argument(

@@ -49,11 +49,13 @@ def register(kinds: Any) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=common.path,
         metavar="DIR",
         help="where the features of real pictures are remembered [the user's cache folder]",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and protocol there as well")
+    parser.add_argument(
+        "--json", type=common.path, metavar="FILE", help="write numbers and protocol there as well"
+    )
     common.add_device(parser)
     parser.set_defaults(run=run)
 

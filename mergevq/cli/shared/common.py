@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.errors import OutputError, UsageError, shown
-from mergevq.files import is_regular
+from mergevq.files import expanded, is_regular
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
@@ -72,12 +72,20 @@ def counts(text: str) -> list[int]:
     return list(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
 
 
+def path(text: str) -> Path:
+    """A path from the command line, in which ~ is the home folder."""
+    try:
+        return expanded(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def picture_path(text: str) -> Path:
     """A path that ends like a picture's."""
-    path = Path(text)
-    if path.suffix.lower() not in _PICTURES:
+    found = path(text)
+    if found.suffix.lower() not in _PICTURES:
         raise argparse.ArgumentTypeError(f"{text!r} does not end like a picture: {' '.join(_PICTURES)}")
-    return path
+    return found
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +94,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         required=True,
         metavar="C",
-        help="a run folder, a folder of mergevq.save, a training checkpoint, or a hub id",
+        help="a run folder, a folder of mergevq.save, a training checkpoint, or hf://user/name",
     )
     add_device(parser)
 

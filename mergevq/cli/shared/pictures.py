@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -22,6 +21,7 @@ from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.pixels import center_crop, decoded_side, middle_crop
 from mergevq.data.images.sources import ARCHIVES, ImageSource, open_source
 from mergevq.errors import DataError
+from mergevq.files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,12 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
     """
     found: list[Picture] = []
     for path in paths:
-        if Path(path).is_file() and not path.endswith(ARCHIVES):
-            found.append(Picture(Path(path).name, partial(load_image, path)))
+        place = expanded(path)
+        if place.is_file() and not path.endswith(ARCHIVES):
+            found.append(Picture(place.name, partial(load_image, place)))
             continue
         source = open_source(path, "all")
-        root = path if Path(path).is_dir() else ""
+        root = place if place.is_dir() else ""
         for index in range(len(source)):
             name = source.name(index)
             found.append(

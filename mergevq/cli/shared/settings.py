@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """--out, --config, --devices, --device, --print-config and dotted options."""
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument("--out", type=common.path, metavar="DIR", help="the run folder")
     parser.add_argument(
         "--config",
-        type=Path,
+        type=common.path,
         metavar="FILE.yaml",
         help="settings in groups, as in the run.yaml of a run folder",
     )

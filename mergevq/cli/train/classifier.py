@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -28,7 +27,9 @@ def register(kinds: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="image folder or tar shards with classes, builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="where the classifier goes"
+    )
     parser.add_argument(
         "--epochs", type=common.positive, default=8, metavar="N", help="passes over the data [%(default)s]"
     )

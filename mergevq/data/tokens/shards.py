@@ -33,6 +33,7 @@ from mergevq.data.tokens.meta import (
 )
 from mergevq.data.workers import outlive_signals
 from mergevq.errors import DataError, UsageError
+from mergevq.files import expanded
 from mergevq.models.store import check_fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import TokenBatch
@@ -67,7 +68,7 @@ class TokenShards:
     """
 
     def __init__(self, folder: str | Path, max_open: int = 200) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self.meta: TokenMeta = read_meta(self.folder)
         self._check_complete()
         summaries = [read_summary(self.folder, self.meta, shard) for shard in range(self.meta.shards)]

@@ -22,11 +22,12 @@ from torch import nn
 from mergevq.config import from_dict
 from mergevq.data.images.transforms import to_float
 from mergevq.errors import CheckpointError, ConfigError, MergeVQError
+from mergevq.files import expanded
 from mergevq.models.frozen import freeze
 from mergevq.models.store import (
     CONFIG,
     WEIGHTS,
-    fill,
+    build,
     read_description,
     read_weights,
     write_model,
@@ -172,14 +173,14 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
     Raises:
         CheckpointError: there is none, or a file is truncated, changed, or not of this kind.
     """
+    folder = expanded(folder)
     described = read_description(folder, FORMAT)
     tensors = read_weights(folder, described)
     try:
         card = from_dict(ClassifierCard, described.get("card", {}))
     except (MergeVQError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG} has a card that cannot be used: {error}") from error
-    network = Classifier(len(card.classes))
-    fill(network, tensors, folder / WEIGHTS)
+    network = build(lambda: Classifier(len(card.classes)), 1, tensors, folder / WEIGHTS)
     return TrainedClassifier(freeze(network).to(device), card, str(described["sha256"]))
 
 

@@ -30,6 +30,7 @@ from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
 from mergevq.errors import DataError, NonFiniteError
+from mergevq.files import expanded
 from mergevq.locks import only_writer
 from mergevq.metrics.features.classifier import Classifier, ClassifierCard, Side, save_classifier
 from mergevq.ranges import Range, Seed, Workers, check_numbers
@@ -127,7 +128,7 @@ def _train(run: ClassifierRun, folder: Path, device: Device, progress: ProgressF
         network.to(memory_format=torch.channels_last)
     _fit(network, training, run, progress)
     card = ClassifierCard(
-        data=Path(run.data).expanduser().resolve().name.removesuffix(".tar"),
+        data=expanded(run.data).resolve().name.removesuffix(".tar"),
         classes=tuple(classes),
         size=run.size,
         train_images=len(training.labels),

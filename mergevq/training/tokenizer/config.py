@@ -13,7 +13,7 @@ from mergevq.config import TokenizerConfig
 from mergevq.data.images.loader import DataConfig
 from mergevq.errors import ConfigError
 from mergevq.models.tokenizer.merge import fewest
-from mergevq.ranges import Range, Weight, check_numbers
+from mergevq.ranges import PartialShare, Range, Weight, check_numbers
 from mergevq.training.engine.config import OptimizerConfig, PaceConfig, check_choices
 
 KeepKind = Literal["fixed", "exponential", "gaussian", "uniform"]
@@ -87,7 +87,7 @@ class AlignmentConfig:
     """Linear layers between the class token and the teacher's features."""
     prototypes: Annotated[int, Range(1, 2**20)] = 1024
     """Categories of the self-teacher."""
-    decay: Annotated[float, Range(0, 1)] = 0.996
+    decay: PartialShare = 0.996
     """Decay of the self-teacher's average."""
     view: Annotated[int, Range(1, 2**14)] = 224
     """Pixels a side of the student's view; a multiple of the stride."""

@@ -196,6 +196,12 @@ def test_weights_of_another_model_are_no_start(mergevq_main, tiny, tmp_path):
     assert result.code == 1 and "holds another model than the run's tiny-32" in result.error
 
 
+@pytest.mark.parametrize("init", ["nowhere", "someone/tok", "hf:tok"])
+def test_weights_that_are_not_there_are_no_start(mergevq_main, tmp_path, init):
+    result = mergevq_main(*WORDS, *TINY, "--init", init, "--out", tmp_path / "run", "--device", "cpu")
+    assert result.code == 1 and init in result.error and "unexpected" not in result.error
+
+
 def test_a_run_names_a_broken_picture_and_goes_on(mergevq_process, broken_jpeg, tmp_path):
     """Then it is a checkpoint, a second command does nothing, and other settings are refused."""
     out = tmp_path / "run"
