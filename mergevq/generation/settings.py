@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mergevq.errors import UsageError
+from mergevq.errors import UsageError, unknown_name
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
 from mergevq.inputs import checked_integer, checked_number, integers
+
+
+Questions = Literal["independent", "causal"]
+"""What a question of rand_ar sees of those asked in the same pass: nothing, or those before it, as in RandAR."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +143,15 @@ def check_steps(steps: int | None, config: GeneratorConfig) -> None:
         raise UsageError(
             f"steps is {steps}; only rand_ar decodes several tokens a step, {config.kind} takes {config.length}"
         )
+
+
+def check_questions(questions: str, config: GeneratorConfig) -> None:
+    """Raises UsageError for a way of asking that does not exist, or that only rand_ar has."""
+    known = get_args(Questions)
+    if questions not in known:
+        raise UsageError(unknown_name("way of asking questions", questions, known))
+    if questions != known[0] and config.kind != "rand_ar":
+        raise UsageError(f"questions are {questions!r}; only rand_ar asks any, {config.kind} decodes token by token")
 
 
 _LAYOUTS = 0x5EED << 32

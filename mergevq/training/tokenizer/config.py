@@ -121,6 +121,13 @@ class KeepConfig:
     """lambda of the exponential distribution over the side of the square (Eq. 15)."""
     deviation: float = 1.0
     """sigma of the Gaussian over the side of the square (Eq. 16)."""
+    centre: int | None = None
+    """The count where the exponential starts and the Gaussian is centred; None: the preset's."""
+    floor: float = 0.0
+    """Added to the weight of every square, the greatest of which is about 1, before they are made to sum to 1."""
+    draws: int | None = None
+    """Draws among which each square has a whole number; None leaves the shares as they are. The released code goes
+    through 100 evenly spaced numbers."""
 
     def __post_init__(self) -> None:
         check_choices(self, kind=KeepKind)
@@ -132,6 +139,12 @@ class KeepConfig:
             raise ConfigError(f"there is no square between keep.least {self.least} and keep.most {self.most}")
         if self.rate <= 0 or self.deviation <= 0:
             raise ConfigError("keep.rate and keep.deviation must be positive")
+        if self.centre is not None and self.centre < 1:
+            raise ConfigError(f"keep.centre is {self.centre}; it must be at least 1, or null for the preset's")
+        if not 0 <= self.floor < math.inf:
+            raise ConfigError(f"keep.floor is {self.floor}; it must be a number from 0 upwards")
+        if self.draws is not None and self.draws < 1:
+            raise ConfigError(f"keep.draws is {self.draws}; it must be at least 1, or null for exact shares")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,8 +79,10 @@ def test_counts_and_steps(pair):
         assert all(map(same, found, wanted))
     if pair[1].kind == "rand_ar":
         for steps in (1, 3, 19):
-            wanted, found = (tokens_by_row(each, [0, 1], steps, sampling=GREEDY) for each in pair)
-            assert all(map(same, found, wanted))
+            for questions in ("independent", "causal"):
+                asked = {"sampling": GREEDY, "questions": questions}
+                wanted, found = (tokens_by_row(each, [0, 1], steps, **asked) for each in pair)
+                assert all(map(same, found, wanted))
 
 
 def test_duplicates_leave_the_cache_of_merge_ar(pair):
@@ -132,7 +134,7 @@ def test_impossible_requests_are_the_models_sentences(pair):
         {"labels": [0], "guidance_schedule": "cosine"},
         {"labels": [0], "keep": [20, 20]},
     ]
-    asked += [{"labels": [0], "steps": 99}]
+    asked += [{"labels": [0], "steps": 99}, {"labels": [0], "questions": "casual"}]
     asked += [{"labels": [0], "keep": 21}] if kind != "raster" else []
     for settings in asked:
         said = []
