@@ -55,6 +55,9 @@ class GeneratorConfig:
     """Share of training samples whose class is withheld, which guidance needs."""
     prefix_rotation: Literal["identity", "zero"] = "identity"
     """How rotary embedding treats class and instruction; LlamaGen's weights expect "zero"."""
+    head_rotation: Literal["identity", "zero"] = "identity"
+    """How the small Transformer over the sub-codes treats the context that it reads first: not at all, or multiplied
+    by zero in queries and keys, as Open-MAGVIT2's weights expect."""
 
     def __post_init__(self) -> None:
         if self.kind not in typing.get_args(GeneratorKind):
@@ -62,8 +65,9 @@ class GeneratorConfig:
         check_numbers(self, "")
         if self.width % HEAD_WIDTH:
             raise ConfigError(f"width is {self.width}; it must be a multiple of {HEAD_WIDTH}")
-        if self.prefix_rotation not in ("identity", "zero"):
-            raise ConfigError(f"prefix_rotation is {self.prefix_rotation!r}; it must be identity or zero")
+        for name in ("prefix_rotation", "head_rotation"):
+            if getattr(self, name) not in ("identity", "zero"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be identity or zero")
         self._check_codes()
 
     def _check_codes(self) -> None:

@@ -19,7 +19,9 @@ from mergevq.generation.parallel import generate_at
 from mergevq.generation.request import CacheUse, Request
 from mergevq.generation.sequential import generate_raster
 from mergevq.generation.settings import (
+    Questions,
     Sampling,
+    check_questions,
     check_steps,
     kept_counts,
     known_classes,
@@ -103,6 +105,7 @@ class ImageGenerator(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | torch.Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
@@ -117,6 +120,8 @@ class ImageGenerator(nn.Module):
             top_k: only the k likeliest of a vocabulary; 0 is no limit.
             top_p: only the likeliest that together reach this probability.
             steps: passes of rand_ar for K tokens, each decoding several; by default K. The others take L.
+            questions: what a question of rand_ar sees of those asked in the same pass: "independent", nothing, which
+                is what it was trained to answer; "causal", those before it, as RandAR's published numbers were made.
             keep: K for all or for each, one of those it was trained on. By default merge_ar takes the middle one,
                 and rand_ar draws from those of the training images.
             progress: called with the number of passes done and the number of all.
@@ -133,6 +138,7 @@ class ImageGenerator(nn.Module):
             guidance=guidance,
             guidance_schedule=guidance_schedule,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            questions=questions,
             keep=keep,
             progress=progress,
         )
@@ -153,6 +159,7 @@ class ImageGenerator(nn.Module):
         guidance: float = 1.0,
         guidance_schedule: GuidanceSchedule | None = None,
         sampling: Sampling | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | torch.Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Request:
@@ -163,6 +170,7 @@ class ImageGenerator(nn.Module):
         """
         config = self.model.config
         classes = known_classes(labels, config)
+        check_questions(questions, config)
         return Request(
             labels=torch.tensor(classes, device=self.device),
             keep=torch.tensor(kept_counts(keep, len(classes), config), device=self.device),
@@ -170,6 +178,7 @@ class ImageGenerator(nn.Module):
             sampling=sampling or Sampling(),
             guidance=guidance,
             guidance_schedule=schedule_of(config.kind, guidance_schedule),
+            questions=questions,
             static_shapes=self.compiled or self.device.type != "cpu",
             progress=progress,
         )

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from mergevq.errors import UsageError
+from mergevq.errors import UsageError, unknown_name
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
 from mergevq.inputs import checked_integer, integers
 from mergevq.ranges import Range, check_numbers
+
+Questions = Literal["independent", "causal"]
+"""What a question of rand_ar sees of those asked in the same pass: nothing, or those before it, as in RandAR."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,17 @@ def check_steps(steps: int | None, config: GeneratorConfig) -> None:
     if config.kind != "rand_ar":
         raise UsageError(
             f"steps is {steps}; only rand_ar decodes several tokens a step, {config.kind} takes {config.length}"
+        )
+
+
+def check_questions(questions: str, config: GeneratorConfig) -> None:
+    """Raises UsageError for a way of asking that does not exist, or that only rand_ar has."""
+    known = get_args(Questions)
+    if questions not in known:
+        raise UsageError(unknown_name("way of asking questions", questions, known))
+    if questions != known[0] and config.kind != "rand_ar":
+        raise UsageError(
+            f"questions are {questions!r}; only rand_ar asks any, {config.kind} decodes token by token"
         )
 
 

@@ -111,6 +111,13 @@ class KeepConfig:
     """lambda of the exponential distribution over the side of the square (Eq. 15)."""
     deviation: Annotated[float, Range(0.001, 1000)] = 1.0
     """sigma of the Gaussian over the side of the square (Eq. 16)."""
+    centre: Annotated[int, Range(1, 2**24)] | None = None
+    """The count where the exponential starts and the Gaussian is centred; None: the preset's."""
+    floor: Annotated[float, Range(0, 10**6)] = 0.0
+    """Added to the weight of every square, the greatest of which is about 1, before they are made to sum to 1."""
+    draws: Annotated[int, Range(1, 10**6)] | None = None
+    """Draws among which each square has a whole number; None leaves the shares as they are. The released code goes
+    through 100 evenly spaced numbers."""
 
     def __post_init__(self) -> None:
         check_choices(self, kind=KeepKind)
