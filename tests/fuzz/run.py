@@ -87,7 +87,8 @@ def _run(kinds: dict[str, Any], home: Path, options: argparse.Namespace) -> dict
         for report in examiner.examine(name, options.seed, range(options.first, options.first + count)):
             reports += [] if report is None else [report._asdict()]
         counts[name], seconds[name] = count, round(time.monotonic() - started, 2)
-        print(f"{name}: {count} cases, {seconds[name]} s", file=sys.stderr)
+        found = sum(report["kind"] == name for report in reports)
+        print(f"{name}: {count} cases, {found} findings, {seconds[name]} s", file=sys.stderr, flush=True)
     examiner.close()
     return {"cases": counts, "seconds": seconds, "reports": reports}
 

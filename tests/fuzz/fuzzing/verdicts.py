@@ -12,7 +12,7 @@ _FORBIDDEN = {
     "a traceback": re.compile(r"Traceback|File \"[^\"]+\", line"),
     "advice to execute the file": re.compile(r"weights_only|allow_pickle|trust_remote_code|trusted source"),
     "a name of a Python class": re.compile(
-        r"\b(?!MergeVQ)[A-Z][A-Za-z]*(?:Error|Exception|Warning|Interrupt)\b|NoneType|<class '"
+        r"\b(?!MergeVQ|ONNXRuntimeError)[A-Z][A-Za-z]*(?:Error|Exception|Warning|Interrupt)\b|NoneType|<class '"
     ),
     "Python's own words": re.compile(
         r"has no attribute|unexpected keyword argument|positional argument|keyword-only argument"

@@ -48,13 +48,14 @@ def tiny_generator(kind: Any = "merge_ar") -> Any:
 
 
 def senseless(values: Any, where: str = "") -> str | None:
-    """The first number in plain values that no setting can be: not finite, below 0, or beyond 10^18."""
+    """The first number in plain values that no setting can be: not finite, below 0, or beyond 10^18; 10^5 processes."""
     if isinstance(values, dict):
         parts = [(f"{where}.{key}".lstrip("."), value) for key, value in values.items()]
         return next((found for name, value in parts if (found := senseless(value, name))), None)
     if isinstance(values, (list, tuple)):
         return next((found for value in values if (found := senseless(value, where))), None)
-    if isinstance(values, (int, float)) and not 0 <= values < 1e18:
+    most = 1e5 if where.endswith("workers") else 1e18
+    if isinstance(values, (int, float)) and not 0 <= values < most:
         return f"{where} is {str(values)[:40]}"
     return None
 

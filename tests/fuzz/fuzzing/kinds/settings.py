@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzzing.case import Kind, Target
-from fuzzing.kinds.models import senseless
+from fuzzing.kinds.models import TINY, senseless
 from fuzzing.mutators.places import NAMED
 from fuzzing.mutators.raw import BYTES
 from fuzzing.mutators.trees import NUMBERS, YAML
@@ -107,7 +107,7 @@ def _option(draw: random.Random, path: Path) -> str:
     key = draw.choice(
         [*json.loads(path.with_name("keys.json").read_text()), "train", "x.y", "train.", ".", "train.steps.x"]
     )
-    value = draw.choice(_VALUES)
+    value = draw.choice((*_VALUES, *NUMBERS, ".nan", ".inf"))
     given = json.loads(path.read_text())
     given += draw.choice(([f"--{key}={value}"], [f"--{key}", value], [f"--{key}", value], [f"--{key}"]))
     path.write_text(json.dumps(given))
@@ -116,6 +116,35 @@ def _option(draw: random.Random, path: Path) -> str:
 
 def _read_options(stage: str, folder: Path) -> str:
     return printed([*_STAGES[stage], *json.loads((folder / "options.json").read_text()), "--print-config"])
+
+
+_RUN = {
+    **{f"model.{key}": value for key, value in TINY.items()},
+    **{
+        "train.steps": 1,
+        "train.batch_size": 2,
+        "train.validate_images": 2,
+        "train.log_every": 1,
+        "data.workers": 0,
+    },
+}
+_OF_A_RUN = ("data.", "loss.", "alignment.", "keep.", "optimizer.", "train.")
+_LONG = ("train.steps", "train.accumulate", "train.batch_size", "data.workers")
+"""Not tried in a run: a large value is none that is senseless, and takes long, or processes."""
+
+
+def _make_run(folder: Path) -> None:
+    _make_options("tokenizer", folder)
+    keys = json.loads((folder / "keys.json").read_text())
+    chosen = [key for key in keys if key.startswith(_OF_A_RUN) and key not in _LONG]
+    (folder / "keys.json").write_text(json.dumps(chosen))
+
+
+def _read_run(folder: Path) -> None:
+    """Trains for a step: what is taken has to work, or to end in a sentence."""
+    given = [part for key, value in _RUN.items() for part in (f"--{key}", str(value))]
+    data = ["--data", "builtin:digits", "--device", "cpu", "--out", str(folder / "out")]
+    printed([*_STAGES["tokenizer"], *data, *given, *json.loads((folder / "options.json").read_text())])
 
 
 def _check(found: object) -> str | None:
@@ -141,3 +170,12 @@ def _kinds(stage: str) -> dict[str, Kind]:
 
 
 KINDS = {name: kind for stage in _STAGES for name, kind in _kinds(stage).items()}
+KINDS["run"] = Kind(
+    make=_make_run,
+    targets=(Target("options.json", (_option,)),),
+    read=_read_run,
+    seconds=30,
+    megabytes=2048,
+    default=3,
+    share=0.1,
+)

@@ -61,7 +61,9 @@ _CONTENTS: dict[str, Callable[[], bytes]] = {
 def other_content(draw: random.Random, path: Path) -> str:
     """Another kind of file under this name."""
     name, make = draw.choice(list(_CONTENTS.items()))
-    path.write_bytes(make())
+    content = make()
+    _clear(path)
+    path.write_bytes(content)
     return f"replaced by {name}"
 
 
