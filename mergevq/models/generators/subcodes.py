@@ -57,6 +57,9 @@ class SubcodeHead(nn.Module):
     sub-code it is a norm and a linear layer, and the generator is LlamaGen's.
 
     Source: Open-MAGVIT2 (arXiv:2409.04410), Section 3.2, "intra-block".
+
+    Differs: nothing is rotated. Open-MAGVIT2 multiplies queries and keys of the context by a rotation of zeros, so
+    that a later sub-code sees the context with a score of 0, whatever it holds; here the score is that of the two.
     """
 
     def __init__(self, split: Sequence[int], width: int, heads: int, hidden: int, depth: int, dropout: float):
