@@ -49,7 +49,10 @@ class DataConfig:
             raise ConfigError(f"data.workers is {self.workers}; it cannot be negative")
         if self.max_failures < 0:
             raise ConfigError(f"data.max_failures is {self.max_failures}; it cannot be negative")
-        _ = self.limits  # are they any
+        try:
+            _ = self.limits
+        except ConfigError as error:
+            raise ConfigError(f"data.{error}") from error
 
     @property
     def limits(self) -> Limits:
