@@ -35,7 +35,7 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
     short = min(sides)
     width, height = (int(size * side / short) for side in sides)
     left, top = (round((side - size) / 2) for side in (width, height))
-    if max(sides) > _LONG * short or sides != image.size:
+    if max(sides) > _LONG * short or place.width < image.width or place.height < image.height:
         x, y = place.width / width, place.height / height
         box = place.left + left * x, place.top + top * y, size * x, size * y
         return channels_first(resample(image, box, size))

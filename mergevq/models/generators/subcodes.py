@@ -57,6 +57,7 @@ class SubcodeHead(nn.Module):
     sub-code it is a norm and a linear layer, and the generator is LlamaGen's.
 
     Source: Open-MAGVIT2 (arXiv:2409.04410), Section 3.2, "intra-block".
+
     Differs: nothing is rotated unless `rotation` is "zero". Their code gives the context the rotation of its class,
     which is all zeros, and the sub-codes that of the first position, which turns nothing: so the context's query and
     key vanish, and a later sub-code gives it the same weight whatever it holds.

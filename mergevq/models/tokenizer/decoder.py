@@ -43,6 +43,9 @@ class Decoder(nn.Module):
     """The mirror of the encoder, with MixFFN in place of merging.
 
     Source: MergeVQ (arXiv:2504.00999), Eq. 6 and Appendix A.1.
+
+    Differs: plain GroupNorm at every level, where the authors' code scales and shifts by the codes (adaptive
+    GroupNorm): the codes come in below, at the grid's resolution, and nowhere else.
     """
 
     def __init__(self, config: DecoderConfig, bits: int):

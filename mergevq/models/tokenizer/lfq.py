@@ -27,7 +27,12 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Norm, SiLU, projection to d dimensions, sign."""
+    """Norm, SiLU, projection to d dimensions, sign.
+
+    Differs: LayerNorm, for each token alone, where the authors' code has GroupNorm with 32 groups whose
+    statistics are of all kept tokens of an image, however many positions each covers: there a token's code
+    depends on what the others are, and on their number.
+    """
 
     def __init__(self, width: int, bits: int):
         super().__init__()

@@ -87,7 +87,8 @@ def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
     if not total:
         raise ConfigError(
             f"keep.{'rate' if config.kind == 'exponential' else 'deviation'} leaves every count between keep.least "
-            f"{config.least} and keep.most {config.most} with probability 0; they are too far from {config.centre or keep}"
+            f"{config.least} and keep.most {config.most} with probability 0; they are too far from "
+            f"{config.centre or keep}"
         )
     shares = [weight / total for weight in weights]
     return [side**2 for side in sides], shares if config.draws is None else _whole(shares, config.draws)

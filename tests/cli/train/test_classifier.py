@@ -34,6 +34,7 @@ def test_it_trains_and_says_how_well(mergevq_process, tmp_path):
         ),
         (("--data", "builtin:digits", "--out", "out", "--epochs", "0"), 2, "--epochs: '0' is not"),
         (("--data", "builtin:digits"), 2, "required: --out"),
+        (("--data", "builtin:digits", "--out", "out", *SMALL, "--max-pixels", "63"), 1, "max_pixels is 63"),
     ],
 )
 def test_what_cannot_be_done(mergevq_main, tmp_path, monkeypatch, arguments, code, said):

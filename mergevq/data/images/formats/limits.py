@@ -59,7 +59,7 @@ class Limits:
         reduced = scale > 1 and not image.info.get("progressive")
         if width * height > self.max_pixels * (_LESS_AT_REDUCED_SIZE if reduced else 1):
             raise ValueError(
-                f"{width} x {height} px are {width * height / 1e6:.1f} million, and max_pixels is "
+                f"{width} x {height} px are {width * height}, and max_pixels is "
                 f"{self.max_pixels}; raise it or make the picture smaller"
             )
         return scale

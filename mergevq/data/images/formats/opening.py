@@ -25,8 +25,11 @@ def open_picture(data: bytes) -> Image.Image:
 
     Raises:
         UnidentifiedImageError: no plugin knows it.
+        OSError: the file is empty.
         OSError, ValueError: a plugin knows it and finds it broken; plugins raise further exceptions too.
     """
+    if not data:
+        raise OSError("the file is empty")
     data = without_extras(data)
     tried = set(_PROGRAMS)
     for load_plugins in (Image.preinit, Image.init):  # the common ones, then all

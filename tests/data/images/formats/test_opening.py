@@ -53,11 +53,16 @@ def test_what_pillow_opens_is_opened(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8\xff", b"II*\0", b"\0" * 200]
+    "data", [b"hello", b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8\xff", b"II*\0", b"\0" * 200]
 )
 def test_no_picture(data: bytes) -> None:
     with pytest.raises(UnidentifiedImageError, match="not a picture"):
         open_picture(data)
+
+
+def test_an_empty_file_is_called_that() -> None:
+    with pytest.raises(OSError, match=r"^the file is empty$"):
+        open_picture(b"")
 
 
 def test_a_program_is_no_picture() -> None:
