@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
 from mergevq.errors import CheckpointError, MergeVQError
+from mergevq.export.placing import put_back
 from mergevq.files import sha256
 from mergevq.generator_config import GeneratorConfig
 
@@ -149,6 +150,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         CheckpointError: there is none, it was edited or cut off, or another version of the package wrote it.
     """
     path = Path(folder) / MANIFEST
+    if not path.parent.exists():
+        put_back(path.parent)
     values = _read_json(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
