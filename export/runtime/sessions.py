@@ -31,6 +31,7 @@ from mergevq.export.runtime.providers import check_used, execution_providers, ru
 from mergevq.files import read_steadily
 
 _ERRORS_ONLY = 3
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 
 class OnnxGraphs:
@@ -120,7 +121,18 @@ class OnnxGraphs:
                 f"{self.folder / file} cannot be opened on {self.provider}: {_first_line(error)}"
             ) from error
         check_used(self.provider, session.get_providers(), file)
+        self._check_described(session, file)
         return session
+
+    def _check_described(self, session: Any, file: str) -> None:
+        """Raises UnusableExportError where a graph is not what the manifest says: an edited one can be hashed again."""
+        spec = next(graph for graph in self.manifest.graphs if graph.file == file)
+        for found, wanted in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
+            there = [(value.name, value.type, list(value.shape)) for value in found]
+            if there != [(tensor.name, _TYPES[tensor.dtype], list(tensor.shape)) for tensor in wanted]:
+                raise UnusableExportError(
+                    f"{self.folder / file} is not the graph that {MANIFEST} describes; export again"
+                )
 
     def _check_unchanged(self) -> None:
         """Raises UnusableExportError where another export has taken the place of this one: their graphs do not mix."""
