@@ -5,12 +5,9 @@ Everything is written to a folder beside the target and verified there; only wha
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +19,7 @@ from mergevq.errors import OutputError, UsageError, unknown_name
 from mergevq.export.generator.graphs import generator_plans
 from mergevq.export.generator.layout_file import write_layouts
 from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, exported_names, to_json
+from mergevq.export.placing import folder_to_be, only_exporter
 from mergevq.export.report import VerifyReport
 from mergevq.export.rewrites.int8 import QUANTISED
 from mergevq.export.rewrites.shared_weights import SharedWeights
@@ -74,30 +72,36 @@ def export_onnx(
     Raises:
         ExportError: a graph cannot be made, or does not do what the model does; nothing is left behind.
         UsageError: a kept count cannot be reached, settings that do not go together, a package that is not
-            installed, or a model that is not a float32 one on the CPU.
+            installed, a model that is not a float32 one on the CPU, or another process that exports there.
         OutputError: the folder cannot be written, or holds something else.
     """
     started = time.perf_counter()
     out = expanded(out).resolve()
     if precision not in get_args(Precision):
         raise UsageError(unknown_name("precision", precision, get_args(Precision)))
-    _check_replaceable(out)
-    check_packages()
-    model = loaded(model)
+    with only_exporter(out):
+        _check_replaceable(out)
+        check_packages()
+        model = loaded(model)
+        _check_together(model, precision, winograd)
+        plans = _plans(model, keep, dynamic_keep)
+        with evaluating(model), folder_to_be(out) as folder:
+            manifest = _write(model, plans, precision, winograd, folder)
+            report = verify(folder, model)
+            report.raise_if_failed()
+    return ExportReport(
+        folder=out, manifest=manifest, verification=report, seconds=time.perf_counter() - started
+    )
+
+
+def _check_together(model: Tokenizer | ImageGenerator, precision: Precision, winograd: bool) -> None:
+    """Raises UsageError where a precision is not for this kind of model, or not with Winograd's convolutions."""
     if precision == "int8" and isinstance(model, Tokenizer):
         raise UsageError("int8 is for generators; it would turn the merging decisions of a tokenizer over")
     if winograd and precision == "fp16":
         raise UsageError(
             "Winograd's convolutions are for float32 on CPUs; leave --winograd or --precision fp16 out"
         )
-    plans = _plans(model, keep, dynamic_keep)
-    with evaluating(model), _folder_to_be(out) as folder:
-        manifest = _write(model, plans, precision, winograd, folder)
-        report = verify(folder, model)
-        report.raise_if_failed()
-    return ExportReport(
-        folder=out, manifest=manifest, verification=report, seconds=time.perf_counter() - started
-    )
 
 
 def _plans(model: Tokenizer | ImageGenerator, keep: Sequence[int] | None, dynamic_keep: bool) -> list[Plan]:
@@ -172,24 +176,6 @@ def _axes(tokenizer: Tokenizer) -> Axes:
     }
 
 
-@contextlib.contextmanager
-def _folder_to_be(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when the block ends without an error, and else disappears."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        _take_place(folder, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _check_replaceable(out: Path) -> None:
     """Raises OutputError where something would be lost with a folder that is replaced."""
     if not out.exists():
@@ -205,20 +191,3 @@ def _check_replaceable(out: Path) -> None:
         raise OutputError(
             f"{out} exists and is not an exported model alone: {others[0]} would be lost; give another folder"
         )
-
-
-def _take_place(folder: Path, out: Path) -> None:
-    """Renames; an earlier export goes only once the new one stands in its place."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    earlier = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.earlier."))
-    kept = earlier / out.name
-    try:
-        out.rename(kept)
-        folder.rename(out)
-    finally:
-        if not out.exists() and kept.exists():
-            kept.rename(out)
-        if out.exists():
-            shutil.rmtree(earlier, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 Needs neither PyTorch nor onnx. The file holds the whole configuration of the model, every graph with its inputs and
 outputs, the SHA-256 of every file, and, for readers without this package, how pictures and codes are laid out. Its
-last key is the SHA-256 of all others, so that a file that was edited or cut off is found out.
+last key is the SHA-256 of all others, so that a file that was edited or cut off is found out. That is no signature:
+whoever edits it can hash it again, so types, ranges and how all of it fits together are checked as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,9 @@ from typing import Any, Literal, get_args
 from mergevq.config import TokenizerConfig, from_dict, to_dict
 from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
+from mergevq.export import schema
+from mergevq.export.placing import put_back
+from mergevq.export.specs import GraphSpec, Role, TensorSpec, all_specs
 from mergevq.files import expanded, sha256
 from mergevq.generator_config import GeneratorConfig
 
@@ -30,44 +33,31 @@ FORMAT = "mergevq-onnx"
 SCHEMA = 2
 
 Precision = Literal["fp32", "fp16", "int8"]
-Role = Literal["encoder", "decoder", "recovery", "prefill", "step", "head"]
-_OF_A_GENERATOR: tuple[Role, ...] = ("prefill", "step", "head")
 Axes = Mapping[str, tuple[int, int | None]]
 
-_VERDICT = {"passed": bool, "provider": str, "checks": list}
-"""What is read of every verify.json."""
+_CHECK = {
+    "graph": schema.text(),
+    "name": schema.text(),
+    "passed": schema.flag,
+    "worst": schema.text("(?s).*"),
+}
+_VERDICT = schema.record(
+    {
+        "passed": schema.flag,
+        "manifest": schema.text(),
+        "provider": schema.text(),
+        "checks": schema.listed(
+            schema.record({**_CHECK, "value": schema.anything, "limit": schema.anything})
+        ),
+        "versions": schema.table(r".{1,200}", schema.text()),
+        "seconds": schema.real,
+    },
+    may_lack=("versions", "seconds"),
+)
+"""Of verify.json."""
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorSpec:
-    """An input or an output of a graph."""
-
-    name: str
-    dtype: str
-    """float32, int64 or bool, whatever the precision inside."""
-    shape: tuple[int | str, ...]
-    """A number is fixed; a name is an axis of the manifest, or the sum of two, "past + tokens"."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GraphSpec:
-    """A graph and how it is called."""
-
-    file: str
-    role: Role
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    keep: int | None = None
-    """K of an encoder that was made for one kept count; None for every other graph."""
-    part: int | None = None
-    """Number of the sub-code that a head scores."""
-
-    @property
-    def data(self) -> str:
-        """The file that its weights stand in where they are large; graphs with the same weights share it."""
-        return "generator.data" if self.role in _OF_A_GENERATOR else f"{self.role}.data"
+_PLAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}"
+_MOST = 2**40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +140,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         CheckpointError: there is none, it was edited or cut off, or another version of the package wrote it.
     """
     path = expanded(folder) / MANIFEST
+    if not path.parent.exists():
+        put_back(path.parent)
     values = _read_json(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
@@ -202,8 +194,10 @@ def read_verification(folder: str | Path, digest: str | None = None) -> dict[str
     found = _read_json(path, remedy)
     if found.get("manifest") != (digest or digest_of(folder)):
         return None
-    if not all(isinstance(found.get(name), kind) for name, kind in _VERDICT.items()):
-        raise CheckpointError(f"{path} cannot be read: it is no report of a verification; {remedy}")
+    try:
+        _VERDICT(found, "")
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no report of a verification: {error}; {remedy}") from error
     return found
 
 
@@ -305,9 +299,9 @@ def _read_json(path: Path, remedy: str = "export again") -> dict[str, Any]:
 
 
 def _from_json(values: Mapping[str, Any]) -> Manifest:
-    _check_names(values)
+    _KNOWN(values, "")
     generator = values["generator"]
-    return Manifest(
+    manifest = Manifest(
         package=values["package"],
         precision=values["precision"],
         winograd=values.get("winograd", False),  # folders older than the choice have none
@@ -320,20 +314,75 @@ def _from_json(values: Mapping[str, Any]) -> Manifest:
         files={name: FileEntry(**each) for name, each in values["files"].items()},
         versions=values["versions"],
     )
+    _check_consistent(manifest, values)
+    return manifest
 
 
-def _check_names(values: Mapping[str, Any]) -> None:
-    """Makes sure that what is named exists: files are in the folder, and every graph is one of them."""
-    for name in values["files"]:
-        if not _PLAIN_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a file in the folder")
-    for graph in values["graphs"]:
-        if graph["file"] not in values["files"]:
-            raise ValueError(f"the graph {graph['file']!r} is not one of its files")
-        if graph["role"] not in get_args(Role):
-            raise ValueError(f"{graph['role']!r} is not the role of a graph")
-    if values["precision"] not in get_args(Precision):
-        raise ValueError(f"{values['precision']!r} is not a precision")
+def _axis(value: Any, where: str) -> None:
+    """The least and the greatest length."""
+    schema.listed(schema.optional(schema.whole(0, _MOST)))(value, where)
+    if len(value) != 2 or value[0] is None or (value[1] is not None and value[1] < value[0]):
+        raise ValueError(f"{where} is {value}; the least length and the greatest, or null, are wanted there")
+
+
+def _dimension(value: Any, where: str) -> None:
+    """A length, or the name of an axis."""
+    (schema.text(r"[a-z]+( \+ [a-z]+)?") if isinstance(value, str) else schema.whole(0, _MOST))(value, where)
+
+
+_TENSOR = schema.record(
+    {
+        "name": schema.text(r"[a-z]+(\.\d+\.[a-z]+)?"),
+        "dtype": schema.choice("float32", "int64", "bool"),
+        "shape": schema.listed(_dimension),
+    }
+)
+_GRAPH = schema.record(
+    {
+        "file": schema.text(_PLAIN_NAME),
+        "role": schema.choice(*get_args(Role)),
+        "inputs": schema.listed(_TENSOR),
+        "outputs": schema.listed(_TENSOR),
+        "keep": schema.optional(schema.whole(1, _MOST)),
+        "part": schema.optional(schema.whole(0, 64)),
+    }
+)
+_FILE = schema.record({"sha256": schema.text(r"[0-9a-f]{64}"), "bytes": schema.whole(0, 2**60)})
+_FOR_OTHERS = dict.fromkeys(("format", "schema", "kind", "image", "codes", "merging"), schema.anything)
+_KNOWN = schema.record(
+    {
+        **_FOR_OTHERS,
+        "package": schema.text(),
+        "precision": schema.choice(*get_args(Precision)),
+        "winograd": schema.flag,
+        "opset": schema.whole(1, 1000),
+        "tokenizer": schema.table(r"\w+", schema.anything),
+        "generator": schema.optional(schema.table(r"\w+", schema.anything)),
+        "fingerprint": schema.text(r"[0-9a-f]{64}"),
+        "axes": schema.table("[a-z]+", _axis),
+        "graphs": schema.listed(_GRAPH),
+        "files": schema.table(_PLAIN_NAME, _FILE),
+        "versions": schema.table(_PLAIN_NAME, schema.text()),
+    },
+    may_lack=("winograd",),
+)
+
+
+def _check_consistent(manifest: Manifest, values: Mapping[str, Any]) -> None:
+    """Makes sure that what is said of graphs and pictures is what the configuration makes of them."""
+    keeps = [keep for keep in manifest.keeps if keep <= manifest.tokenizer.length]
+    known = {spec.file: spec for spec in all_specs(manifest.tokenizer, manifest.generator, keeps)}
+    for graph in manifest.graphs:
+        if graph.file not in manifest.files:
+            raise ValueError(f"the graph {graph.file!r} is not one of its files")
+        if known.get(graph.file) != graph:
+            raise ValueError(f"the graph {graph.file!r} does not fit the configuration")
+    derived = to_json(manifest)
+    for part in ("image", "codes", "merging"):
+        for name, value in derived[part].items():
+            stated = values[part].get(name, value) if isinstance(values[part], Mapping) else None
+            if not isinstance(value, str) and stated != value:
+                raise ValueError(f"{part}.{name} is not that of the configuration, {value}")
 
 
 def _graph(values: Mapping[str, Any]) -> GraphSpec:

@@ -13,6 +13,7 @@ import torch
 from mergevq.errors import ExportError
 from mergevq.export.manifest import GraphSpec
 from mergevq.export.runtime.engine_graphs import EngineGraphs
+from mergevq.export.runtime.providers import runtime_module
 from mergevq.export.runtime.sessions import session_options
 
 PROVIDER = "CPUExecutionProvider"
@@ -63,7 +64,5 @@ class OnnxSessions:
         return dict(zip(names, found, strict=True))
 
     def _opened(self, file: str) -> Any:
-        import onnxruntime
-
         options = session_options(torch.get_num_threads())
-        return onnxruntime.InferenceSession(str(self.folder / file), options, providers=[PROVIDER])
+        return runtime_module().InferenceSession(str(self.folder / file), options, providers=[PROVIDER])

@@ -20,6 +20,8 @@ import mergevq
 torch.set_num_threads(1)
 # Every fall back to a reference is an error; set before mergevq.backends is imported, which reads it.
 os.environ.setdefault("MERGEVQ_STRICT", "1")
+# Before tests import it themselves: the package sets it where it imports ONNX Runtime.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Class, photograph shipped with scikit-image, crop box in pixels: (left, top, right, bottom).
 CROPS = [

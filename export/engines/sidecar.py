@@ -15,6 +15,7 @@ from typing import Any
 
 from mergevq.documents import read_json
 from mergevq.errors import UnusableExportError
+from mergevq.export import schema
 from mergevq.export.engines.flavors import FLAVORS, Flavor, Toolkit
 from mergevq.export.engines.ranges import InputProfile
 from mergevq.export.manifest import FileEntry, GraphSpec, Manifest, entry, files_of
@@ -72,9 +73,10 @@ def read_sidecar(path: Path) -> Sidecar:
     """
     try:
         values: dict[str, Any] = read_json(path)
-        stated = [values.pop(name) for name in ("format", "schema", "key")]
-        if stated[:2] != [FORMAT, SCHEMA] or values["flavor"] not in FLAVORS:
+        if [values.get(name) for name in ("format", "schema")] != [FORMAT, SCHEMA]:
             raise ValueError("another version of mergevq wrote it")
+        _KNOWN(values, "")
+        stated = [values.pop(name) for name in ("format", "schema", "key")]
         profiles = tuple(_profile(each) for each in values.pop("profiles"))
         engine, targets = FileEntry(**values.pop("engine")), tuple(values.pop("targets"))
         found = Sidecar(**values, targets=targets, profiles=profiles, engine=engine)
@@ -159,8 +161,37 @@ def check_of_graph(sidecar: Sidecar, manifest: Manifest) -> None:
     raise UnusableExportError(f"the engine {sidecar.file} was built from another {sidecar.graph}; {_BUILD}")
 
 
+_LENGTHS = schema.listed(schema.whole(0, 2**40))
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}"
+_HASH = schema.text(r"[0-9a-f]{64}")
+_PROFILE = {"name": schema.text(), "values": schema.flag} | dict.fromkeys(
+    ("least", "usual", "most"), _LENGTHS
+)
+_KNOWN = schema.record(
+    {
+        "format": schema.anything,
+        "schema": schema.anything,
+        "key": schema.text(),
+        "graph": schema.text(_NAME),
+        "files": schema.table(_NAME, _HASH),
+        "flavor": schema.choice(*FLAVORS),
+        "version": schema.text(),
+        "targets": schema.listed(schema.text(r"\d+\.\d+")),
+        "tf32": schema.flag,
+        "profiles": schema.listed(schema.record(_PROFILE)),
+        "driver": schema.optional(schema.whole(0, 10**6)),
+        "file": schema.text(_NAME),
+        "engine": schema.record({"sha256": _HASH, "bytes": schema.whole(0, 2**60)}),
+        "seconds": schema.real,
+    }
+)
+
+
 def _profile(values: Mapping[str, Any]) -> InputProfile:
     lengths = {name: tuple(values[name]) for name in ("least", "usual", "most")}
+    for least, usual, most in zip(*lengths.values(), strict=True):
+        if not least <= usual <= most:
+            raise ValueError(f"the profile of {values['name']} does not ascend")
     return InputProfile(name=values["name"], values=values["values"], **lengths)
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mergevq.export.manifest import GraphSpec, TensorSpec
+from mergevq.export.specs import head_spec, prefill_spec, step_spec
 from mergevq.export.tracing import Plan
-from mergevq.generator_config import HEAD_WIDTH, GeneratorConfig
 from mergevq.models.generators.autoregressive import Generator
 
 
@@ -97,56 +96,9 @@ class HeadGraph(nn.Module):
 def generator_plans(model: Generator) -> list[Plan]:
     """Prefill, step and heads."""
     config = model.config
-    heads = [Plan(_head(config, part), HeadGraph(model, part)) for part in range(len(config.split))]
-    return [Plan(_prefill(config), PrefillGraph(model)), Plan(_step(config), StepGraph(model)), *heads]
-
-
-def _prefill(config: GeneratorConfig) -> GraphSpec:
-    lead = 2 if config.kind == "merge_ar" else 1
-    context = TensorSpec(name="context", dtype="float32", shape=("batch", config.width))
-    inputs = [TensorSpec(name=name, dtype="int64", shape=("batch",)) for name in ("label", "keep")]
-    return GraphSpec(
-        file="prefill.onnx",
-        role="prefill",
-        inputs=tuple(inputs if config.kind == "merge_ar" else inputs[:1]),
-        outputs=(context, *_layers(config, "present", lead)),
-    )
-
-
-def _step(config: GeneratorConfig) -> GraphSpec:
-    tokens = [
-        TensorSpec(name="code", dtype="int64", shape=("batch", "tokens")),
-        TensorSpec(name="position", dtype="int64", shape=("batch", "tokens")),
-        TensorSpec(name="mask", dtype="bool", shape=("batch", "tokens", "past + tokens")),
-    ]
-    if config.kind == "rand_ar":
-        tokens.append(TensorSpec(name="question", dtype="bool", shape=("batch", "tokens")))
-    context = TensorSpec(name="context", dtype="float32", shape=("batch", "tokens", config.width))
-    return GraphSpec(
-        file="step.onnx",
-        role="step",
-        inputs=(*tokens, *_layers(config, "past", "past")),
-        outputs=(context, *_layers(config, "present", "tokens")),
-    )
-
-
-def _head(config: GeneratorConfig, part: int) -> GraphSpec:
-    context = TensorSpec(name="context", dtype="float32", shape=("batch", config.width))
-    known = TensorSpec(name="known", dtype="int64", shape=("batch", part))
-    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", 2 ** config.split[part]))
-    return GraphSpec(
-        file=f"head_{part}.onnx",
-        role="head",
-        inputs=(context, known) if part else (context,),
-        outputs=(logits,),
-        part=part,
-    )
-
-
-def _layers(config: GeneratorConfig, name: str, tokens: int | str) -> list[TensorSpec]:
-    shape = ("batch", config.heads, tokens, HEAD_WIDTH)
+    heads = [Plan(head_spec(config, part), HeadGraph(model, part)) for part in range(len(config.split))]
     return [
-        TensorSpec(name=f"{name}.{layer}.{what}", dtype="float32", shape=shape)
-        for layer in range(config.depth)
-        for what in ("key", "value")
+        Plan(prefill_spec(config), PrefillGraph(model)),
+        Plan(step_spec(config), StepGraph(model)),
+        *heads,
     ]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mergevq.export.manifest import Role
+from mergevq.export.runtime.providers import runtime_module
 
 QUANTISED: frozenset[Role] = frozenset({"prefill", "step", "head"})
 """What the graphs are for that may be quantised."""
@@ -36,6 +37,8 @@ def quantised(model: Any, folder: Path) -> Any:
         Another, its weights in memory.
     """
     import onnx
+
+    runtime_module()  # before anything of it is imported, or its telemetry is on
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxscript import ir
 

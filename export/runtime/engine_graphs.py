@@ -18,6 +18,7 @@ from mergevq.export.engines.sidecar import (
 )
 from mergevq.export.manifest import (
     ENGINES,
+    MANIFEST,
     GraphSpec,
     Manifest,
     Role,
@@ -29,6 +30,7 @@ from mergevq.export.manifest import (
 )
 from mergevq.export.runtime.cuda import Cuda
 from mergevq.export.runtime.engine import Engine
+from mergevq.files import read_steadily
 
 
 class EngineGraphs:
@@ -56,19 +58,23 @@ class EngineGraphs:
         self.folder = folder
         self.engines = folder / ENGINES if engines is None else engines
         try:
-            self.manifest: Manifest = read_manifest(folder)
-            check_files(folder, self.manifest, _beside_graphs(self.manifest))
-            self._toolkit, self._sidecars = self._found(kits)
-            self.digest = _digest(digest_of(folder), self._sidecars.values())
-            self.verification = read_verification(self.engines, self.digest)
+            there = [folder / MANIFEST, *sorted(self.engines.glob("*.engine*"))]
+            read_steadily(there, lambda: self._read(kits))
         except CheckpointError as error:
             raise UnusableExportError(str(error)) from error
         self.provider: str = self._toolkit.flavor
         self.version = self._toolkit.version
+        self._open: dict[str, Engine] = {}
+
+    def _read(self, kits: list[Toolkit]) -> None:
+        self.manifest: Manifest = read_manifest(self.folder)
+        check_files(self.folder, self.manifest, _beside_graphs(self.manifest))
+        self._toolkit, self._sidecars = self._found(kits)
+        self.digest = _digest(digest_of(self.folder), self._sidecars.values())
+        self.verification = read_verification(self.engines, self.digest)
         for sidecar in self._sidecars.values():
             check_usable(sidecar, self.manifest, self._toolkit, self._cuda.capability)
             check_engine_file(sidecar, self.engines)
-        self._open: dict[str, Engine] = {}
 
     def run(
         self,
@@ -92,6 +98,10 @@ class EngineGraphs:
                 f"export engine {self.folder} --graphs {spec.role}`"
             )
         content = (self.engines / sidecar.file).read_bytes()
+        if sidecar.engine is None or hashlib.sha256(content).hexdigest() != sidecar.engine.sha256:
+            raise UnusableExportError(
+                f"{self.engines / sidecar.file} was built anew after it was opened; open it again"
+            )
         return Engine(self._toolkit, self._cuda, spec, sidecar, content)
 
     def _found(self, kits: list[Toolkit]) -> tuple[Toolkit, dict[str, Sidecar]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,11 +55,14 @@ def check_used(name: str, used: Sequence[str], file: str) -> None:
 
 
 def runtime_module() -> Any:
-    """The package onnxruntime.
+    """The package onnxruntime, its telemetry off; nothing else imports it.
 
     Raises:
         DeviceUnavailableError: it is not installed.
     """
+    # From 1.29 on it sends what models are run to its makers unless told not to before it is loaded, and leaves a
+    # number of the machine in the user's cache folder. Whoever wants that sets the variable to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -17,17 +17,21 @@ import numpy as np
 
 from mergevq.errors import CheckpointError, ExportError, UnusableExportError
 from mergevq.export.manifest import (
+    MANIFEST,
     GraphSpec,
     Manifest,
     Role,
     check_files,
+    digest_of,
     read_manifest,
     read_verification,
 )
 from mergevq.export.runtime.portions import divided, joined, portions
 from mergevq.export.runtime.providers import check_used, execution_providers, runtime_module
+from mergevq.files import read_steadily
 
 _ERRORS_ONLY = 3
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 
 class OnnxGraphs:
@@ -53,9 +57,7 @@ class OnnxGraphs:
         self.folder = folder
         self.threads = _threads_from_environment() if threads is None else threads
         try:
-            self.manifest: Manifest = read_manifest(folder)
-            check_files(folder, self.manifest)
-            self.verification = read_verification(folder)
+            read_steadily([folder / MANIFEST], self._read)
         except CheckpointError as error:
             raise UnusableExportError(str(error)) from error
         self._sessions: dict[tuple[str, int], Any] = {}
@@ -76,6 +78,12 @@ class OnnxGraphs:
         self._session(spec.file, 1)  # before threads ask for it, and open one each
         parts = divided(spec, inputs, rows)
         return joined(list(self._pool.map(lambda some: self._call(spec, some, 1), parts)))
+
+    def _read(self) -> None:
+        self.manifest: Manifest = read_manifest(self.folder)
+        check_files(self.folder, self.manifest)
+        self.verification = read_verification(self.folder)
+        self._digest = digest_of(self.folder)
 
     def _portions(self, spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> list[slice]:
         """Of the pictures, on a CPU; a step of a generator has the same weights for all rows, and is not divided."""
@@ -105,6 +113,7 @@ class OnnxGraphs:
     def _open(self, file: str, threads: int) -> Any:
         onnxruntime = runtime_module()
         options = session_options(threads)
+        self._check_unchanged()
         try:
             session = onnxruntime.InferenceSession(str(self.folder / file), options, providers=self.providers)
         except Exception as error:
@@ -112,7 +121,27 @@ class OnnxGraphs:
                 f"{self.folder / file} cannot be opened on {self.provider}: {_first_line(error)}"
             ) from error
         check_used(self.provider, session.get_providers(), file)
+        self._check_described(session, file)
         return session
+
+    def _check_described(self, session: Any, file: str) -> None:
+        """Raises UnusableExportError where a graph is not what the manifest says: an edited one can be hashed again."""
+        spec = next(graph for graph in self.manifest.graphs if graph.file == file)
+        for found, wanted in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
+            there = [(value.name, value.type, list(value.shape)) for value in found]
+            if there != [(tensor.name, _TYPES[tensor.dtype], list(tensor.shape)) for tensor in wanted]:
+                raise UnusableExportError(
+                    f"{self.folder / file} is not the graph that {MANIFEST} describes; export again"
+                )
+
+    def _check_unchanged(self) -> None:
+        """Raises UnusableExportError where another export has taken the place of this one: their graphs do not mix."""
+        try:
+            same = digest_of(self.folder) == self._digest
+        except CheckpointError:
+            same = False
+        if not same:
+            raise UnusableExportError(f"{self.folder} was exported anew after it was opened; open it again")
 
 
 def session_options(threads: int) -> Any:

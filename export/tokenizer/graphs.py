@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mergevq.export.manifest import GraphSpec, TensorSpec
+from mergevq.export.specs import decoder_spec, encoder_spec, recovery_spec
 from mergevq.export.tracing import Plan
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
@@ -87,50 +87,13 @@ class RecoveryGraph(nn.Module):
 def encoder_plans(tokenizer: Tokenizer, keeps: Sequence[int], dynamic_keep: bool) -> list[Plan]:
     """One encoder for each K, or one for all."""
     if dynamic_keep:
-        blocks = tokenizer.config.encoder.depth
-        left = TensorSpec(name="left", dtype="int64", shape=(blocks,))
-        spec = GraphSpec(
-            file="encoder.onnx",
-            role="encoder",
-            inputs=(_image(tokenizer), left),
-            outputs=_tokens(tokenizer, "keep"),
-        )
-        return [Plan(spec, AnyKeepEncoderGraph(tokenizer))]
-    return [
-        Plan(
-            GraphSpec(
-                file=f"encoder_k{keep}.onnx",
-                role="encoder",
-                inputs=(_image(tokenizer),),
-                outputs=_tokens(tokenizer, keep),
-                keep=keep,
-            ),
-            EncoderGraph(tokenizer, keep),
-        )
-        for keep in keeps
-    ]
+        return [Plan(encoder_spec(tokenizer.config, None), AnyKeepEncoderGraph(tokenizer))]
+    return [Plan(encoder_spec(tokenizer.config, keep), EncoderGraph(tokenizer, keep)) for keep in keeps]
 
 
 def decoder_plans(tokenizer: Tokenizer) -> list[Plan]:
     """The decoder and source recovery."""
-    length = tokenizer.config.length
-    indices, source, _ = _tokens(tokenizer, "keep")
-    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", length, "keep"))
-    decoder = GraphSpec(
-        file="decoder.onnx", role="decoder", inputs=(indices, source), outputs=(_image(tokenizer),)
-    )
-    recovery = GraphSpec(file="recovery.onnx", role="recovery", inputs=(indices,), outputs=(logits,))
-    return [Plan(decoder, DecoderGraph(tokenizer)), Plan(recovery, RecoveryGraph(tokenizer))]
-
-
-def _image(tokenizer: Tokenizer) -> TensorSpec:
-    size = tokenizer.config.image_size
-    return TensorSpec(name="image", dtype="float32", shape=("batch", 3, size, size))
-
-
-def _tokens(tokenizer: Tokenizer, keep: int | str) -> tuple[TensorSpec, TensorSpec, TensorSpec]:
-    return (
-        TensorSpec(name="indices", dtype="int64", shape=("batch", keep)),
-        TensorSpec(name="source", dtype="int64", shape=("batch", tokenizer.config.length)),
-        TensorSpec(name="sizes", dtype="int64", shape=("batch", keep)),
-    )
+    return [
+        Plan(decoder_spec(tokenizer.config), DecoderGraph(tokenizer)),
+        Plan(recovery_spec(tokenizer.config), RecoveryGraph(tokenizer)),
+    ]

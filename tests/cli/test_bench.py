@@ -40,7 +40,7 @@ def folder_of_graphs(tmp_path):
     folder = tmp_path / "deployed"
     folder.mkdir()
     manifest = Manifest(
-        package="0", precision="fp32", opset=20, tokenizer=preset("tiny-32"), fingerprint="0", axes={}, graphs=()
+        package="0", precision="fp32", opset=20, tokenizer=preset("tiny-32"), fingerprint="0" * 64, axes={}, graphs=()
     )  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifests.to_json(manifest)))
     return folder

@@ -18,6 +18,7 @@ from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
 from mergevq.export import export_onnx, exporter, read_manifest, verification, verify, writing
 from mergevq.export.limits import LIMITS
 from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
+from mergevq.export.placing import folder_to_be
 from mergevq.export.report import VerifyReport
 from mergevq.export.samples import random_tokens
 from mergevq.export.sessions import OnnxSessions
@@ -157,24 +158,6 @@ def test_swapped_weights_are_refused(copied, tiny_tokenizer):
         verify(folder, tiny_tokenizer)
 
 
-def test_a_folder_takes_its_name_only_when_all_went_well(tmp_path):
-    out = tmp_path / "out"
-    for content in ("first", "second"):  # where nothing was, and where an export was
-        with exporter._folder_to_be(out) as folder:
-            (folder / MANIFEST).write_text(content)
-        assert (out / MANIFEST).read_text() == content
-
-    def stop_half_way():
-        with exporter._folder_to_be(out) as folder:
-            (folder / MANIFEST).write_text("third")
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        stop_half_way()
-    assert (out / MANIFEST).read_text() == "second"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 def test_a_failed_verification_leaves_nothing(tiny_tokenizer, tmp_path, monkeypatch):
     def write(model, spec, weights, notes, **settings):
         """Writes a decoder one of whose weights is another."""
@@ -310,34 +293,13 @@ def test_the_current_folder_and_a_file_are_not_replaced(tiny_tokenizer, tmp_path
         export_onnx(tiny_tokenizer, "file")
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_earlier_export_is_back_in_its_place_when_the_new_one_cannot_take_it(copied, monkeypatch, error):
-    """Broken off between the two renames."""
-    out = copied()
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    new = out.parent / "new"
-    new.mkdir()
-    rename = Path.rename
-
-    def broken(path, target):
-        if path == new:
-            raise error
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", broken)
-    with pytest.raises(type(error)):
-        exporter._take_place(new, out)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert sorted(path.name for path in out.parent.iterdir()) == ["copy", "new"]
-
-
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_stays_and_what_it_points_to_is_replaced(copied, tmp_path, there):
     target = copied() if there else tmp_path / "later"
     (tmp_path / "link").symlink_to(target)
     out = (tmp_path / "link").resolve()
     exporter._check_replaceable(out)
-    with exporter._folder_to_be(out) as folder:
+    with folder_to_be(out) as folder:
         (folder / "new").touch()
     assert (tmp_path / "link").is_symlink()
     assert [path.name for path in (tmp_path / "link").iterdir()] == ["new"]

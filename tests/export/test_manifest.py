@@ -8,42 +8,37 @@ from dataclasses import replace
 import pytest
 
 from mergevq.errors import CheckpointError
+from mergevq.export import manifest as manifests
 from mergevq.export.manifest import (
     MANIFEST,
     FileEntry,
-    GraphSpec,
     Manifest,
-    TensorSpec,
     check_files,
     read_manifest,
     read_verification,
     sha256,
     to_json,
 )
+from mergevq.export.specs import decoder_spec, encoder_spec
 from mergevq.generator_config import generator_config
 from mergevq.presets import preset
 
-DECODER = GraphSpec(
-    file="decoder.onnx",
-    role="decoder",
-    inputs=(TensorSpec(name="indices", dtype="int64", shape=("batch", "keep")),),
-    outputs=(TensorSpec(name="image", dtype="float32", shape=("batch", 3, 32, 32)),),
-)
+TOKENIZER = preset("tiny-32")
+DECODER = decoder_spec(TOKENIZER)
 
 
 @pytest.fixture
 def manifest() -> Manifest:
-    tokenizer = preset("tiny-32")
     return Manifest(
         package="0.1.0",
         precision="fp16",
         opset=20,
-        tokenizer=tokenizer,
-        generator=generator_config("nano", "merge_ar", tokenizer),
+        tokenizer=TOKENIZER,
+        generator=generator_config("nano", "merge_ar", TOKENIZER),
         fingerprint="f" * 64,
         axes={"batch": (1, None), "keep": (1, 64)},
-        graphs=(DECODER, replace(DECODER, file="encoder_k32.onnx", role="encoder", keep=32)),
-        files={name: FileEntry(sha256="0", bytes=5) for name in ("decoder.onnx", "encoder_k32.onnx")},
+        graphs=(DECODER, encoder_spec(TOKENIZER, 32)),
+        files={name: FileEntry(sha256="0" * 64, bytes=5) for name in ("decoder.onnx", "encoder_k32.onnx")},
         versions={"torch": "2.14.1"},
     )
 
@@ -95,14 +90,76 @@ def test_an_edited_manifest_is_refused(manifest, tmp_path, change, message):
     ("changes", "message"),
     [
         ({"graphs": (replace(DECODER, file="other.onnx"),)}, "'other.onnx' is not one of its files"),
-        ({"graphs": (replace(DECODER, role="painter"),)}, "'painter' is not the role of a graph"),
-        ({"precision": "int4"}, "'int4' is not a precision"),
+        (
+            {"graphs": (replace(DECODER, role="painter"),)},
+            r"graphs\[0\].role is 'painter'; one of encoder, decoder",
+        ),
+        ({"precision": "int4"}, "precision is 'int4'; one of fp32"),
     ],
 )
 def test_a_manifest_that_names_what_does_not_exist_is_refused(manifest, tmp_path, changes, message):
     write(replace(manifest, **changes), tmp_path)
     with pytest.raises(CheckpointError, match=message):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(opset=True), "opset is True; a whole number from 1"),
+        (lambda v: v.update(opset=10**20), "opset is 1000"),
+        (lambda v: v.update(winograd="no"), "winograd is 'no'; true or false"),
+        (lambda v: v.update(package=["0.1.0"]), "package is "),
+        (lambda v: v.update(fingerprint="f" * 63), "fingerprint is "),
+        (lambda v: v.update(comment="hello"), "comment is not known"),
+        (lambda v: v.pop("axes"), "axes is missing"),
+        (lambda v: v["axes"].update(batch=[4, 1]), r"axes\.batch is \[4, 1\]; the least length and the greatest"),
+        (lambda v: v["axes"].update(batch=[None, 1]), r"axes\.batch is \[None, 1\]"),
+        (lambda v: v["axes"].update(batch=7), r"axes\.batch is 7; a list"),
+        (lambda v: v["versions"].update(torch=2), r"versions\.torch is 2"),
+        (lambda v: v.update(files=[]), r"files is \[\]; a table"),
+        (lambda v: v["files"]["decoder.onnx"].update(bytes=-1), r"files\.decoder\.onnx\.bytes is -1"),
+        (lambda v: v["files"]["decoder.onnx"].update(mode=7), r"files\.decoder\.onnx\.mode is not known"),
+        (lambda v: v["graphs"].append(3), r"graphs\[2\] is 3; a table"),
+        (lambda v: v["graphs"][0].update(inputs={}), r"graphs\[0\]\.inputs is {}; a list"),
+        (lambda v: v["graphs"][0].update(part=-1), r"graphs\[0\]\.part is -1"),
+        (lambda v: v["graphs"][0]["inputs"][0].update(name="codes"), "'decoder.onnx' does not fit the config"),
+        (lambda v: v["graphs"][0]["outputs"][0].update(shape=["batch", 3, 64, 64]), "'decoder.onnx' does not fit"),
+        (lambda v: v["graphs"][0]["inputs"][0].update(dtype="int32"), r"inputs\[0\]\.dtype is 'int32'; one of"),
+        (lambda v: v["graphs"][1].update(keep=65), "'encoder_k32.onnx' does not fit"),
+        (lambda v: v["tokenizer"].update(image_size=64), "does not fit the configuration"),
+        (lambda v: v["tokenizer"].update(image_size="32"), "image_size"),
+        (lambda v: v.update(tokenizer=None), "tokenizer is None; a table"),
+        (lambda v: v["image"].update(size=64), r"image\.size is not that of the configuration, 32"),
+        (lambda v: v["codes"].update(split=[1]), r"codes\.split is not that of the configuration"),
+        (lambda v: v.update(merging=3), r"merging\.positions is not that of the configuration"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_was_edited_and_hashed_again_is_one_sentence(manifest, tmp_path, change, message):
+    """It is no signature: types, ranges and how things fit together are looked at too."""
+    values = to_json(manifest)
+    del values["sha256"]
+    change(values)
+    text = json.dumps({**values, "sha256": manifests._digest(values)})
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_manifest(tmp_path)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith("; export again")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"checks": [3]}, {"checks": None}, {"passed": "yes"}, {"seconds": -1}, {"versions": {"torch": 2}}, {"more": 1}],
+)  # fmt: skip
+def test_a_report_that_was_edited_is_one_sentence(manifest, tmp_path, change):
+    write(manifest, tmp_path)
+    check = {"graph": "all", "name": "n", "passed": True, "value": 0.5, "limit": None, "worst": ""}
+    report = {"manifest": to_json(manifest)["sha256"], "passed": True, "provider": "cpu", "checks": [check]}
+    (tmp_path / "verify.json").write_text(json.dumps(report))
+    assert read_verification(tmp_path) == report
+    (tmp_path / "verify.json").write_text(json.dumps(report | change))
+    with pytest.raises(CheckpointError, match=r"is no report of a verification: .*writes it anew"):
+        read_verification(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"format": "mergevq-onnx"}'])
@@ -119,8 +176,8 @@ def test_a_folder_without_manifest_is_no_export(tmp_path):
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", ".hidden", "a/b"])
 def test_files_outside_the_folder_are_refused(manifest, tmp_path, name):
-    write(replace(manifest, files={name: FileEntry(sha256="0", bytes=0)}), tmp_path)
-    with pytest.raises(CheckpointError, match="is not the name of a file in the folder"):
+    write(replace(manifest, files={name: FileEntry(sha256="0" * 64, bytes=0)}), tmp_path)
+    with pytest.raises(CheckpointError, match="in files is not the name of one of those"):
         read_manifest(tmp_path)
 
 

@@ -68,6 +68,11 @@ def edited(folder, install_tensorrt, card):
     path.write_text(path.read_text().replace('"8.6"', '"8.9"'))
 
 
+def edited_and_hashed_again(folder, install_tensorrt, card):
+    path = folder / f"{DECODER}.json"
+    replace(read_sidecar(path), targets=("sm86",)).write(path)
+
+
 def of_another_kind(folder, install_tensorrt, card):
     (folder / "engines" / "notes.engine.json").write_text("[1]")
 
@@ -96,6 +101,7 @@ def tampered(folder, install_tensorrt, card):
         (missing, r"decoder\.tensorrt-sm86\.engine is missing"),
         (cut_off, r"decoder\.tensorrt-sm86\.engine\.json does not describe an engine"),
         (edited, r"\.json does not describe an engine \(it was changed\)"),
+        (edited_and_hashed_again, r"targets\[0\] is 'sm86'"),
         (of_another_kind, r"notes\.engine\.json does not describe an engine"),
         (nothing_built, r"has no engines; build them with `mergevq export engine"),
         (tampered, r"manifest\.json was changed"),

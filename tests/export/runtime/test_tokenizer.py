@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ import mergevq
 from mergevq.errors import DeviceUnavailableError, ExportError, MergeVQError, UnusableExportError, UsageError
 from mergevq.export import read_manifest
 from mergevq.export.manifest import MANIFEST, VERIFICATION, digest_of, entry, to_json
+from mergevq.export.placing import folder_to_be
+from mergevq.export.runtime import sessions
 from mergevq.export.runtime.folder import open_folder
 from mergevq.export.runtime.providers import check_used
 from mergevq.tokens import TokenArrays, Tokens
@@ -49,6 +52,45 @@ def test_arrays_and_values_are_the_models(runtime, tiny_tokenizer, images):
         assert np.array_equal(runtime.recover_source(found.indices, starts=starts.numpy()), placed)
     assert found[1:3].indices.shape == (2, 32)
     assert runtime.keeps == [17, 32] and runtime.provider == "cpu"
+
+
+def test_an_export_that_is_replaced(copied, exported_any, images, monkeypatch):
+    """While it is opened, and before its decoder is."""
+    folder = copied()
+    check_files = sessions.check_files
+
+    def replaced(*arguments):
+        monkeypatch.setattr(sessions, "check_files", check_files)
+        with folder_to_be(folder) as new:
+            shutil.copytree(exported_any, new, dirs_exist_ok=True)
+        return check_files(*arguments)
+
+    monkeypatch.setattr(sessions, "check_files", replaced)
+    runtime = mergevq.load(folder, runtime="onnx", threads=1)
+    assert runtime.keeps == [] and runtime.encode(images, 31).keep == 31
+    tokens = runtime.encode(images, 32)
+    runtime.decode(tokens)
+    with folder_to_be(folder) as new:
+        shutil.copytree(exported_any, new, dirs_exist_ok=True)
+    runtime.recover_source(tokens.indices)  # of the same graphs
+    later = mergevq.load(folder, runtime="onnx", threads=1)
+    manifest = read_manifest(folder)
+    (folder / MANIFEST).write_text(json.dumps(to_json(replace(manifest, package="2"))))
+    with pytest.raises(UnusableExportError, match="was exported anew after it was opened; open it again"):
+        later.encode(images)
+
+
+def test_a_graph_that_is_not_the_described_one(copied, images):
+    """The manifest was edited to fit, and hashed again."""
+    folder = copied()
+    graph = onnx.load(folder / "encoder_k32.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "pictures"
+    onnx.save(graph, folder / "encoder_k32.onnx")
+    manifest = read_manifest(folder)
+    files = {**manifest.files, "encoder_k32.onnx": entry(folder / "encoder_k32.onnx")}
+    (folder / MANIFEST).write_text(json.dumps(to_json(replace(manifest, files=files))))
+    with pytest.raises(UnusableExportError, match=r"encoder_k32\.onnx is not the graph that manifest\.json"):
+        mergevq.load(folder, runtime="onnx", threads=1).encode(images)
 
 
 def test_an_encoder_for_any_count(exported_any, tiny_tokenizer, images):
