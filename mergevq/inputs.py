@@ -105,7 +105,9 @@ def checked_grid(grid: Any) -> tuple[int, int]:
 def check_same_grid(given: Any, tokens: tuple[int, int]) -> None:
     """Raises UsageError for a grid beside tokens that are on another one."""
     if given is not None and checked_grid(given) != tuple(tokens):
-        raise UsageError(f"grid is {given!r}, and the tokens are on one of {tokens[0]} x {tokens[1]}; leave it out")
+        raise UsageError(
+            f"grid is {given!r}, and the tokens are on one of {tokens[0]} x {tokens[1]}; leave it out"
+        )
 
 
 def checked_integer(name: str, value: Any) -> int:

@@ -159,7 +159,9 @@ def _rows(rows: Any, batch: int) -> Any:
         IndexError: there is no such row, as iteration expects.
     """
     if isinstance(rows, (str, bytes, tuple)) or rows is None or rows is Ellipsis:
-        raise UsageError(f"tokens are taken by row, with a number, a slice, a list or a mask, not by {rows!r}")
+        raise UsageError(
+            f"tokens are taken by row, with a number, a slice, a list or a mask, not by {rows!r}"
+        )
     if getattr(rows, "ndim", 0) or not hasattr(rows, "__index__"):
         return rows
     row = operator.index(rows)

@@ -19,7 +19,6 @@ from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
 from mergevq.inputs import checked_integer, checked_number, integers
 
-
 Questions = Literal["independent", "causal"]
 """What a question of rand_ar sees of those asked in the same pass: nothing, or those before it, as in RandAR."""
 
@@ -151,7 +150,9 @@ def check_questions(questions: str, config: GeneratorConfig) -> None:
     if questions not in known:
         raise UsageError(unknown_name("way of asking questions", questions, known))
     if questions != known[0] and config.kind != "rand_ar":
-        raise UsageError(f"questions are {questions!r}; only rand_ar asks any, {config.kind} decodes token by token")
+        raise UsageError(
+            f"questions are {questions!r}; only rand_ar asks any, {config.kind} decodes token by token"
+        )
 
 
 _LAYOUTS = 0x5EED << 32

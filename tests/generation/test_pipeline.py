@@ -179,7 +179,9 @@ def test_generators_work_in_half_precision_and_are_saved_in_it(
     assert images.dtype == torch.float32 and images.isfinite().all() and images.shape == (2, 3, 16, 16)
     mergevq.save(generator, tmp_path)
     loaded = mergevq.load(tmp_path)
-    assert isinstance(loaded, ImageGenerator) and loaded.model.dtype == loaded.tokenizer.dtype == torch.float32
+    assert (
+        isinstance(loaded, ImageGenerator) and loaded.model.dtype == loaded.tokenizer.dtype == torch.float32
+    )
     for saved, read in zip(generator.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(saved.float(), read)
     assert torch.equal(loaded.to(dtype).generate([0, 1], seed=4, guidance=1.5), images)

@@ -254,7 +254,10 @@ def test_questions_that_see_each_other_answer_otherwise_unless_each_has_its_own_
     positions = torch.arange(9).expand(4, -1)
     request = Request(labels=torch.arange(4), keep=torch.full((4,), 9), seeds=[0, 1, 2, 3], sampling=GREEDY)
     causal = replace(request, questions="causal")
-    found = {steps: [generate_at(model, each, positions, steps)[0] for each in (request, causal)] for steps in (2, 9)}
+    found = {
+        steps: [generate_at(model, each, positions, steps)[0] for each in (request, causal)]
+        for steps in (2, 9)
+    }
     assert torch.equal(*found[9]) and not torch.equal(*found[2])
 
 

@@ -130,7 +130,9 @@ class Tokenizer(nn.Module):
         """
         grid = self._grid(grid)
         indices = self._checks.indices(indices, grid)
-        return self._recovered(indices, grid, None if starts is None else self._checks.starts(starts, indices, grid))
+        return self._recovered(
+            indices, grid, None if starts is None else self._checks.starts(starts, indices, grid)
+        )
 
     def _recovered(
         self, indices: torch.Tensor, grid: tuple[int, int], starts: torch.Tensor | None

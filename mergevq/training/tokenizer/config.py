@@ -140,7 +140,9 @@ class KeepConfig:
         if self.rate <= 0 or self.deviation <= 0:
             raise ConfigError("keep.rate and keep.deviation must be positive")
         if self.centre is not None and self.centre < 1:
-            raise ConfigError(f"keep.centre is {self.centre}; it must be at least 1, or null for the preset's")
+            raise ConfigError(
+                f"keep.centre is {self.centre}; it must be at least 1, or null for the preset's"
+            )
         if not 0 <= self.floor < math.inf:
             raise ConfigError(f"keep.floor is {self.floor}; it must be a number from 0 upwards")
         if self.draws is not None and self.draws < 1:

@@ -29,7 +29,6 @@ class _Released(NamedTuple):
     milestones: tuple[float, float]
 
 
-
 def recipe(name: str, kind: str = "default") -> TokenizerRun:
     """A complete run for a preset.
 

@@ -128,7 +128,10 @@ def test_what_model_and_graphs_cannot_take_is_one_sentence(runtime, tiny_tokeniz
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda it, images: it.encode(images[:, :, :28]), r"\(3, 3, 28, 32\); these graphs take \(B, 3, 32, 32"),
+        (
+            lambda it, images: it.encode(images[:, :, :28]),
+            r"\(3, 3, 28, 32\); these graphs take \(B, 3, 32, 32",
+        ),
         (lambda it, images: it.encode(images, 20), "no encoder for 20 kept tokens; there is one for 17, 32"),
         (lambda it, _: it.decode(CODES, (4, 4)), "on a grid of 4 x 4; these graphs were made for 8 x 8"),
     ],

@@ -43,7 +43,10 @@ def tokens_of(codes=CODES, source=SOURCE, grid=(8, 8)) -> Tokens:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda it, images: it.encode(images * 127.5), r"values from -127\.\d to 127\.\d; .* lie in \[-1, 1\]"),
+        (
+            lambda it, images: it.encode(images * 127.5),
+            r"values from -127\.\d to 127\.\d; .* lie in \[-1, 1\]",
+        ),
         (lambda it, images: it.encode(images / 0), "images hold values from -inf to inf"),
         (lambda it, images: it.encode(images.to(torch.uint8)), r"images are uint8; .* value / 127\.5 - 1"),
         (lambda it, images: it.encode(images.numpy()), "of type ndarray; a PyTorch tensor is wanted"),

@@ -102,7 +102,9 @@ def test_the_released_recipe_clips_where_the_released_code_does():
     assert {recipe(name, "released").optimizer.clip for name in free} == {None}
 
 
-@pytest.mark.parametrize(("key", "value"), [("centre", 0), ("floor", -0.1), ("floor", math.nan), ("draws", 0)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("centre", 0), ("floor", -0.1), ("floor", math.nan), ("draws", 0)]
+)
 def test_impossible_floors_and_centres_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"keep.{key} is"):
         KeepConfig(**{key: value})
