@@ -125,6 +125,9 @@ def _fill_attention(attention: SelfAttention, state: Mapping[str, torch.Tensor],
             f"the source is {weight.shape[1]} wide, no multiple of its head width {head_width}; "
             "pass the right source_head_width"
         )
+    if attention.heads * head_width > weight.shape[1] and weight.shape[1] % attention.heads == 0:
+        # More heads than the source has (a d32 preset from a ViT-S): none stays whole, features keep their order.
+        head_width = weight.shape[1] // attention.heads
     weight = weight.unflatten(0, (3, -1, head_width))  # (3, M, E, D)
     qkv.weight.copy_(select(weight, (3, *split, width)).flatten(0, 2))  # (3 D, D)
     weight = _get(state, "attn.proj.weight").unflatten(1, (-1, head_width))  # (D, M, E)

@@ -69,6 +69,8 @@ def test_the_seed_and_the_class_decide_a_picture(mergevq_main, nano, tmp_path):
         (("--classes", "3"), 2, "there is no class 3; the generator knows 0 to 2"),
         (("--keep", "20"), 2, "never trained with 20 kept tokens; the nearest count is 16"),
         (("--steps", "4"), 2, "only rand_ar decodes several tokens a step"),
+        (("--questions", "causal"), 2, "only rand_ar asks any"),
+        (("--questions", "casual"), 2, "causal"),
         (("--temperature", "-1"), 2, "temperature is -1.0"),
         (("--top-p", "0"), 2, "top_p is 0.0"),
         (("--guidance", "nan"), 2, "guidance is nan"),

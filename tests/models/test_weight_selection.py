@@ -60,6 +60,15 @@ def test_equal_shapes_compute_what_the_source_computes():
         torch.testing.assert_close(result, original(tokens), rtol=1e-5, atol=1e-5)
 
 
+def test_more_heads_than_the_source_has_share_its_features_in_order():
+    """Of one width, 4 heads to 8: as a d32 preset takes a ViT-S, and as the released code does."""
+    state, blocks = source_vit().state_dict(), our_blocks(heads=8)
+    initialise_blocks(blocks, state, source_head_width=16)
+    for index, block in enumerate(blocks):
+        assert torch.equal(block.attention.qkv.weight, state[f"blocks.{index}.attn.qkv.weight"])
+        assert torch.equal(block.attention.out.weight, state[f"blocks.{index}.attn.proj.weight"])
+
+
 def test_smaller_shapes_take_evenly_spaced_layers_heads_and_slices():
     """4 blocks of 4 heads of 16 to 2 blocks of 2 heads of 12, so width 24, and a hidden width of 48."""
     state, blocks = source_vit().state_dict(), our_blocks(depth=2, width=24, heads=2, mlp_ratio=2.0)

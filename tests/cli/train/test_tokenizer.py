@@ -70,6 +70,7 @@ def test_file_then_dotted_options_then_data(mergevq_main, tmp_path):
 def test_recipes(mergevq_main):
     values = _printed(mergevq_main, "--preset", "G+R", "--recipe", "released")
     assert values["loss"]["reconstruction_kind"] == "l1"
+    assert (values["keep"]["floor"], values["keep"]["draws"], values["optimizer"]["warmup"]) == (0.05, 100, 0)
 
 
 DATA = ("--data", "builtin:digits")
