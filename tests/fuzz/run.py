@@ -89,7 +89,8 @@ def _run(kinds: dict[str, Any], home: Path, options: argparse.Namespace) -> dict
             report._asdict() for report in examiner.examine(name, options.seed, numbers) if report is not None
         ]
         cases[name], reports = count, reports + found
-    XX
+        spent = time.monotonic() - started
+        print(f"{name}: {count} cases, {len(found)} findings, {spent:.1f} s", flush=True)
         _print(found, options.verbose)
     examiner.close()
     causes = {(report["kind"], report["cause"]) for report in reports}
