@@ -40,13 +40,12 @@ def main() -> int:
     if unknown:
         print(f"there is no kind {unknown[0]}; --list shows them", file=sys.stderr)
         return 2
-    chosen = {name: kind for name, kind in kinds.items() if not options.kinds or name in options.kinds}
+    chosen = {name: kinds[name] for name in options.kinds or kinds}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as home:
         os.chdir(home)
         found = _run(chosen, Path(home), options)
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
-    _print(found, options.verbose)
     return 1 if found["reports"] else 0
 
 
@@ -79,34 +78,35 @@ def _run(kinds: dict[str, Any], home: Path, options: argparse.Namespace) -> dict
     from fuzzing.examiner import Examiner
 
     examiner = Examiner(kinds, home)
-    reports, counts, seconds = [], {}, {}
+    cases: dict[str, int] = {}
+    reports: list[dict[str, Any]] = []
     for name in examiner.kinds:
-        kind, started = kinds[name], time.monotonic()
-        share = kind.share if len(kinds) > 1 else 1.0
-        count = kind.default if options.count is None else max(1, round(options.count * share))
-        for report in examiner.examine(name, options.seed, range(options.first, options.first + count)):
-            reports += [] if report is None else [report._asdict()]
-        counts[name], seconds[name] = count, round(time.monotonic() - started, 2)
-        found = sum(report["kind"] == name for report in reports)
-        print(f"{name}: {count} cases, {found} findings, {seconds[name]} s", file=sys.stderr, flush=True)
-    examiner.close()
-    return {"cases": counts, "seconds": seconds, "reports": reports}
-
-
-def _print(found: dict[str, Any], verbose: bool) -> None:
-    causes = Counter((report["kind"], report["cause"]) for report in found["reports"])
-    print(f"{sum(found['cases'].values())} cases, {len(found['reports'])} findings, {len(causes)} causes")
-    for (kind, cause), number in causes.items():
-        of_cause = [
-            report for report in found["reports"] if (report["kind"], report["cause"]) == (kind, cause)
+        started = time.monotonic()
+        share = kinds[name].share if len(kinds) > 1 else 1.0
+        count = kinds[name].default if options.count is None else max(1, round(options.count * share))
+        numbers = range(options.first, options.first + count)
+        found = [
+            report._asdict() for report in examiner.examine(name, options.seed, numbers) if report is not None
         ]
-        print(f"\n{kind}: {cause} ({number} times)")
+        cases[name], reports = count, reports + found
+        spent = time.monotonic() - started
+        print(f"{name}: {count} cases, {len(found)} findings, {spent:.1f} s", flush=True)
+        _print(found, options.verbose)
+    examiner.close()
+    causes = {(report["kind"], report["cause"]) for report in reports}
+    print(f"{sum(cases.values())} cases, {len(reports)} findings, {len(causes)} causes")
+    return {"cases": cases, "reports": reports}
+
+
+def _print(found: list[dict[str, Any]], verbose: bool) -> None:
+    """The findings of a kind, grouped by cause."""
+    for cause, number in Counter(report["cause"] for report in found).items():
+        print(f"    {cause} ({number} times)")
+        of_cause = [report for report in found if report["cause"] == cause]
         for report in of_cause if verbose else of_cause[:1]:
-            print(f"    {report['done'][:300]}\n    {report['detail'][:500]!r}\n    {report['command']}")
-            if verbose:
-                print(
-                    "".join(f"    {name}: {content}\n" for name, content in report["files"].items()), end=""
-                )
+            lines = [report["done"][:300], repr(report["detail"][:500]), report["command"]]
+            lines += [f"{name}: {content}" for name, content in report["files"].items()] if verbose else []
+            print("".join(f"        {line}\n" for line in lines), end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 _GRACE = 2.0
 """Seconds that a worker may sleep in one read before it counts as blocked."""
-_HARD = 3
+_HARD = 2
 """How many times its time a case may take before it is ended."""
 
 _EVENTS = {

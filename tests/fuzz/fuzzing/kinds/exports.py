@@ -61,21 +61,28 @@ def _tensors(part: dict[str, tuple[int, list[Any]]]) -> tuple[Any, ...]:
     )
 
 
+_IMAGE: dict[str, Any] = {"image": (1, ["batch", 3, 32, 32])}
+_INDICES: dict[str, Any] = {"indices": (7, ["batch", "keep"])}
+_SOURCE: dict[str, Any] = {"source": (7, ["batch", 64])}
+_KEPT: dict[str, Any] = {name: (7, ["batch", 32]) for name in ("indices", "sizes")}
+_ENCODER = {
+    "encoder_k32.onnx": (
+        "encoder",
+        32,
+        _IMAGE,
+        {"indices": _KEPT["indices"], **_SOURCE, "sizes": _KEPT["sizes"]},
+    )
+}
+_DECODER = {
+    "decoder.onnx": ("decoder", None, _INDICES | _SOURCE, _IMAGE),
+    "recovery.onnx": ("recovery", None, _INDICES, {"logits": (1, ["batch", 64, "keep"])}),
+}
+"""Role, kept count, inputs and outputs of the graphs of the tiny tokenizer."""
+
+
 def _make_export(folder: Path) -> None:
     """A folder as `mergevq export onnx` writes it, of graphs that paint black."""
-    image = {"image": (1, ["batch", 3, 32, 32])}
-    indices, source = {"indices": (7, ["batch", "keep"])}, {"source": (7, ["batch", 64])}
-    made: dict[str, Any] = {
-        "encoder-32.onnx": (
-            "encoder",
-            32,
-            image,
-            {"indices": (7, ["batch", 32]), **source, "sizes": (7, ["batch", 32])},
-        ),
-        "decoder.onnx": ("decoder", None, indices | source, image),
-        "recovery.onnx": ("recovery", None, indices, {"logits": (1, ["batch", 64, "keep"])}),
-    }
-    _write_export(folder / "out", made, None)
+    _write_export(folder / "out", _ENCODER | _DECODER, None)
 
 
 def _write_export(home: Path, made: dict[str, Any], generator: Any) -> None:
@@ -161,9 +168,7 @@ def _make_layouts(folder: Path) -> None:
     positions = draw.random((6, 64)) < 0.5
     positions[:, 0] = True
     write_layouts(home, positions, np.arange(6) % 3)
-    indices = {"indices": (7, ["batch", "keep"])}
-    made = {"decoder.onnx": ("decoder", None, indices, {"image": (1, ["batch", 3, 32, 32])})}
-    _write_export(home, made, tiny_generator("rand_ar").model.config)
+    _write_export(home, _DECODER, tiny_generator("rand_ar").model.config)
 
 
 def _read_layouts(folder: Path) -> None:
