@@ -50,9 +50,12 @@ def read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:  # its message goes on to explain how to execute the file
         raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = _UNSAFE if "weights_only" in reason else reason  # a TorchScript archive
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "weights_only" in reason:  # a TorchScript archive, which PyTorch says how to execute
+            raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
+        raise CheckpointError(
+            f"{path} cannot be read: it is damaged, or no file of torch.save ({reason})"
+        ) from error
 
 
 def refuse_mistaken(path: Path) -> None:
