@@ -11,7 +11,7 @@ if not __name__.startswith("mergevq."):
 
 from mergevq.backends.attention import decode_attention, sized_attention
 from mergevq.backends.convolution import convolution3x3
-from mergevq.backends.device import Device, Probe, devices, for_few_rows, select
+from mergevq.backends.device import Device, Probe, check_compiler, devices, for_few_rows, select
 from mergevq.backends.merging import bipartite_match, merge, recover
 from mergevq.backends.preactivation import preactivated_convolution3x3
 from mergevq.backends.quantization import codes_of, lfq_entropies, lfq_quantize
@@ -25,6 +25,7 @@ __all__ = [
     "Probe",
     "Reject",
     "bipartite_match",
+    "check_compiler",
     "codes_of",
     "convolution3x3",
     "decode_attention",

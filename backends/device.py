@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import pkgutil
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mergevq.errors import DeviceUnavailableError, UsageError, unknown_name
+from mergevq.errors import DeviceUnavailableError, UsageError, shown, unknown_name
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -50,6 +51,10 @@ class Device:
     """The torch device type."""
     distributed_backend: str
     """The torch.distributed backend between several of them."""
+    also_called: tuple[str, ...] = ()
+    """Names that people try for it."""
+    visible: str | None = None
+    """The environment variable that says which of several a process sees."""
 
     def probe(self) -> Probe:
         """Whether the device can be used here. Never raises."""
@@ -88,6 +93,10 @@ class Device:
             The module itself, or something that shares its parameters and takes memory of its own.
         """
         return module
+
+    def compilers(self) -> tuple[str, ...]:
+        """Programs of which torch.compile needs one; none where it needs none."""
+        return ()
 
     def synchronize(self) -> None:
         """Waits until everything queued on the device is done."""
@@ -152,7 +161,7 @@ def select(name: str | None = None) -> Device:
     known = devices()
     if name != "auto":
         if name not in known:
-            raise UsageError(unknown_name("device", name, ["auto", *known]))
+            raise UsageError(_unknown(name, known))
         probe = known[name].probe()
         if not probe.usable:
             raise DeviceUnavailableError(f"device {name} cannot be used: {probe.reason}")
@@ -161,6 +170,31 @@ def select(name: str | None = None) -> Device:
         if known[candidate].probe().usable:
             return known[candidate]
     raise DeviceUnavailableError("no device can be used; `mergevq doctor` says why")
+
+
+def check_compiler(name: str) -> None:
+    """Raises UsageError where torch.compile cannot work on a type of device, for want of a compiler."""
+    device = devices().get(name)
+    wanted = () if device is None else device.compilers()
+    if wanted and not any(map(shutil.which, wanted)):
+        raise UsageError(
+            f"torch.compile needs a compiler, and {' or '.join(wanted)} is not on the PATH; install one, or do "
+            "without compiling"
+        )
+
+
+def _unknown(name: str, known: dict[str, Device]) -> str:
+    """One sentence for a name that no device has."""
+    kind, colon, number = name.lower().partition(":")
+    meant = next((each for each in known.values() if kind in (each.name, *each.also_called)), None)
+    if meant is None:
+        return unknown_name("device", name, ["auto", *known])
+    which = (
+        f" (a device is named by its type; {meant.visible}={number} chooses one)"
+        if colon and meant.visible
+        else ""
+    )
+    return f"unknown device {shown(name)}; did you mean {meant.name!r}?{which} known: {', '.join(['auto', *known])}"
 
 
 def _by_preference(names: Sequence[str]) -> list[str]:

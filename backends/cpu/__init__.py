@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from typing import Any
 
 import torch
@@ -43,6 +45,9 @@ class CpuDevice(Device):
         if torch.is_autocast_enabled("cpu") or not few_rows.pays(module, rows):
             return module
         return few_rows.reordered(module, rows)  # type: ignore[return-value]  # the same class, unless it is a lone layer
+
+    def compilers(self) -> tuple[str, ...]:
+        return (os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"),)
 
     def synchronize(self) -> None:
         """Nothing is queued on a CPU."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ class CudaDevice(Device):
 
     name = "cuda"
     distributed_backend = "nccl"
+    also_called = ("gpu", "nvidia")
+    visible = "CUDA_VISIBLE_DEVICES"
 
     def probe(self) -> Probe:
         if torch.version.cuda is None:
@@ -37,6 +40,10 @@ class CudaDevice(Device):
             "memory": f"{properties.total_memory / 2**30:.0f} GiB",
             "bf16": str(torch.cuda.is_bf16_supported()),
         }
+
+    def compilers(self) -> tuple[str, ...]:
+        own = os.environ.get("CC")  # of Triton, for what launches its kernels
+        return (own,) if own else ("gcc", "clang", "cc")
 
     def rng_state(self) -> torch.Tensor:
         return torch.cuda.get_rng_state()

@@ -31,6 +31,8 @@ class NpuDevice(Device):
 
     name = "npu"
     distributed_backend = "hccl"
+    also_called = ("ascend", "huawei")
+    visible = "ASCEND_RT_VISIBLE_DEVICES"
 
     def probe(self) -> Probe:
         try:

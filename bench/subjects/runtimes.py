@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 import mergevq
+from mergevq import backends
 from mergevq.backends import Device
 from mergevq.bench.subjects import inputs
 from mergevq.bench.subjects.exports import export_of, graph_bytes, make_engines
@@ -166,9 +164,10 @@ def within(opened: Opened, call: Callable[[], Any], device: Device) -> Callable[
 
 def check_compiler(device: Device) -> None:
     """Raises Unavailable where torch.compile has nothing to make machine code with."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device.name == "cpu" and shutil.which(compiler) is None:
-        raise Unavailable(f"torch.compile needs a C++ compiler, and {compiler} is not there")
+    try:
+        backends.check_compiler(device.name)
+    except UsageError as error:
+        raise Unavailable(str(error)) from error
     if device.name == "npu":
         raise Unavailable("torch.compile has no backend for an NPU here")
 

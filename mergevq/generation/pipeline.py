@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mergevq.backends import check_compiler
 from mergevq.errors import UsageError
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generation.layout_bank import draw_layouts
@@ -76,10 +77,11 @@ class ImageGenerator(nn.Module):
             options: of torch.compile, such as `mode`.
 
         Raises:
-            UsageError: the kind is rand_ar, whose passes all differ in shape.
+            UsageError: the kind is rand_ar, whose passes all differ in shape; or there is no compiler.
         """
         if self.kind == "rand_ar":
             raise UsageError("rand_ar cannot be compiled: each of its passes has another shape")
+        check_compiler(self.device.type)
         self.model.transformer.compile(dynamic=False, **options)
         self.compiled = True
 

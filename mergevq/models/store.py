@@ -135,6 +135,8 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """
     path = folder / CONFIG
     what = kind.removeprefix("mergevq-")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a {what}, which is a folder with a {CONFIG}")
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a {what}: it has no {CONFIG}")
     try:

@@ -50,9 +50,15 @@ def read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:  # its message goes on to explain how to execute the file
         raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = _UNSAFE if "weights_only" in reason else reason  # a TorchScript archive
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+        if "weights_only" in str(error):  # a TorchScript archive, which PyTorch says how to execute
+            raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
+        raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why `torch.load` failed, as far as it says so to people: a KeyError, say, does not."""
+    told = str(error).splitlines()[:1] if isinstance(error, (RuntimeError, OSError)) else []
+    return "it is damaged, or no file of torch.save" + "".join(f" ({line})" for line in told)
 
 
 def refuse_mistaken(path: Path) -> None:

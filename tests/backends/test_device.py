@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 import mergevq
-from mergevq.backends import Device, Probe, device, devices, select
+from mergevq.backends import Device, Probe, check_compiler, device, devices, select
 from mergevq.errors import DeviceUnavailableError, UsageError
 
 
@@ -66,6 +67,43 @@ def test_no_usable_device_at_all_is_an_error(known):
     known(cpu=False)
     with pytest.raises(DeviceUnavailableError, match="doctor"):
         select()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gpu", "did you mean 'cuda'? known: auto, "),
+        ("GPU", "did you mean 'cuda'?"),
+        ("nvidia", "did you mean 'cuda'?"),
+        ("CUDA", "did you mean 'cuda'?"),
+        (
+            "cuda:1",
+            "did you mean 'cuda'? (a device is named by its type; CUDA_VISIBLE_DEVICES=1 chooses one)",
+        ),
+        ("ascend", "did you mean 'npu'?"),
+        ("npu:0", "ASCEND_RT_VISIBLE_DEVICES=0 chooses one"),
+        ("cpu:0", "did you mean 'cpu'? known"),
+        ("x" * 1000, "unknown device 'xxx"),
+    ],
+)
+def test_what_people_call_a_device_is_understood(name, said):
+    with pytest.raises(UsageError, match=re.escape(said)) as caught:
+        select(name)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_compiling_without_a_compiler_is_one_sentence(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for variable in ("CXX", "CC"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UsageError, match=r"torch\.compile needs a compiler, and g.* is not on the PATH"):
+        check_compiler(name)
+    (tmp_path / "own").touch(mode=0o755)
+    monkeypatch.setenv("CXX", "own")
+    monkeypatch.setenv("CC", "own")
+    check_compiler(name)
+    check_compiler("a type that nobody has described")
 
 
 def test_an_unknown_name_suggests_the_nearest():

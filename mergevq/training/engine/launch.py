@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from mergevq.backends import Device
+from mergevq.backends import Device, check_compiler
 from mergevq.errors import ConfigError, MergeVQError
 from mergevq.training.engine.checkpoint import LAST, AtomicCheckpointIO, StepCheckpoint, steps_done
 from mergevq.training.engine.config import PaceConfig
@@ -80,8 +80,11 @@ def prepare(
         listings: what it is trained and validated on, by name and label.
 
     Raises:
-        UsageError: torchrun or SLURM started another number of processes than there are devices.
+        UsageError: torchrun or SLURM started another number of processes than there are devices, or
+            torch.compile is to be used and has no compiler.
     """
+    if pace.compile:
+        check_compiler(device.name)
     _quieten_lightning()
     nodes = node_count(devices)
     precision = device.fast_precision() if pace.precision == "auto" else pace.precision

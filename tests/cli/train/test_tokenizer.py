@@ -170,6 +170,16 @@ def test_senseless_settings(mergevq_main, tmp_path, option, value, said):
     assert result.code == 2 and said in result.error and not (tmp_path / "run").exists()
 
 
+def test_compiling_without_a_compiler(mergevq_main, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    result = mergevq_main(
+        *WORDS, *TINY, *SMALL, "--train.steps", 1, "--train.compile", "true", "--out", tmp_path / "run"
+    )
+    assert result.code == 2 and "torch.compile needs a compiler, and" in result.error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_file_names_it(mergevq_main, tmp_path):
     result = mergevq_main(*WORDS, *TINY, "--config", tmp_path / "no.yaml")
     assert result.code == 2 and "no.yaml: No such file or directory" in result.error
