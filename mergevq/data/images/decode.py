@@ -145,6 +145,7 @@ def _over_white(image: Image.Image) -> Image.Image:
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        white = Image.new("RGBA", strip.size, "white")
-        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+        if strip.getchannel("A").getextrema() != (255, 255):  # else nothing shines through
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        opaque.paste(strip.convert("RGB"), (0, top))
     return opaque
