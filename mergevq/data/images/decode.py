@@ -1,8 +1,8 @@
 """Picture files to upright, opaque, 8-bit RGB.
 
-In: anything Pillow opens. Out: a `PIL.Image` in mode RGB. EXIF rotation is applied, transparency is
-composited over white, and deep pixels are scaled to 8 bits (Pillow's own conversion clips them).
-Inverted CMYK needs no care here: Pillow undoes Adobe's inversion while it decodes. A truncated file
+In: anything Pillow opens, within `Limits`. Out: a `PIL.Image` in mode RGB. EXIF rotation is applied,
+transparency is composited over white, and deep pixels are scaled to 8 bits (Pillow's own conversion clips
+them). Inverted CMYK needs no care here: Pillow undoes Adobe's inversion while it decodes. A truncated file
 is an error, never a half-grey picture.
 """
 
@@ -118,10 +118,10 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's, from 1 to 8; 1 where there is none that makes sense."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
+        return orientation if orientation in _UPRIGHT else 1
     except Exception as error:  # a broken EXIF block must not cost the picture, and raises any type
         logger.debug("ignoring unreadable EXIF data: %s", error)
         return 1
-    return orientation if orientation in _UPRIGHT else 1
 
 
 def _opaque(image: Image.Image, key: np.ndarray | None) -> Image.Image:
@@ -145,6 +145,7 @@ def _over_white(image: Image.Image) -> Image.Image:
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        white = Image.new("RGBA", strip.size, "white")
-        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+        if strip.getchannel("A").getextrema() != (255, 255):  # else nothing shines through
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        opaque.paste(strip.convert("RGB"), (0, top))
     return opaque

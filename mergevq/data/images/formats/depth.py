@@ -27,13 +27,18 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     scale = 255.0 / _white(image.mode, high, tags.get(_BITS, ()))
     levels = np.empty(pixels.shape, np.uint8)
+    table = _levels(np.arange(2**16), scale) if pixels.dtype.itemsize == 2 else None
     rows = max(1, _STRIP // max(1, image.width))
     for top in range(0, len(pixels), rows):
-        strip = pixels[top : top + rows].astype(np.float64)
-        levels[top : top + rows] = np.clip(np.rint(strip * scale), 0, 255)
+        strip = pixels[top : top + rows]
+        levels[top : top + rows] = _levels(strip, scale) if table is None else table[strip]
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow heeds it for 8 bits and fewer
         np.subtract(255, levels, out=levels)
     return Image.fromarray(levels)
+
+
+def _levels(values: np.ndarray, scale: float) -> np.ndarray:
+    return np.clip(np.rint(values.astype(np.float64) * scale), 0, 255).astype(np.uint8)
 
 
 def _white(mode: str, high: float, bits: tuple[int, ...]) -> float:
