@@ -45,7 +45,12 @@ class PictureBatches:
     def __post_init__(self) -> None:
         config = DataConfig(path=self.path, workers=self.workers)
         loader = eval_loader(
-            config, size=self.size or 1, batch_size=self.batch_size, split=self.split, limit=self.limit
+            config,
+            size=self.size or 1,
+            batch_size=self.batch_size,
+            split=self.split,
+            limit=self.limit,
+            option="--workers",
         )
         dataset, sampler = loader.dataset, loader.batch_sampler
         assert isinstance(dataset, ImageDataset) and isinstance(sampler, EvalSampler)
