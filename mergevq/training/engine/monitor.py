@@ -32,7 +32,7 @@ class Progress(Callback):
             total=module.steps,
             initial=module.steps_done,
             unit="step",
-            disable=not (trainer.is_global_zero and sys.stderr.isatty()),
+            disable=not (trainer.is_global_zero and sys.stderr and sys.stderr.isatty()),
         )
         self._rate = Throughput(self.images_per_step)
 
