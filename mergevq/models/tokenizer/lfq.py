@@ -53,6 +53,10 @@ def entropies(z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.
     average over ranks is the whole one. Averaging the gradients over ranks, as DDP does, gives the
     gradient of the exact values. Every rank must hold equally many tokens.
 
+    Not so over passes that are accumulated: each is over the tokens of its own pass, and the mean of their entropies
+    is at most the entropy of the whole. The exact gradient needs the mean distribution of all passes before the first
+    of them goes backwards, so that each would have to be encoded twice.
+
     Args:
         z: (..., d), before the sign.
         temperature: tau > 0 of softmax(2 z.c / tau).

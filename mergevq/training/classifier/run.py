@@ -31,6 +31,7 @@ from mergevq.data.images.transforms import to_float
 from mergevq.errors import ConfigError, DataError, NonFiniteError
 from mergevq.locks import only_writer
 from mergevq.metrics.features.classifier import SMALLEST, Classifier, ClassifierCard, save_classifier
+from mergevq.training.engine.processes.termination import ended_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,10 @@ def train_classifier(
         NonFiniteError: the loss became infinite or NaN.
         OutputError: the folder cannot be written.
         UsageError: another process is training one in the folder.
+        StoppedError: a signal ended the run.
     """
-    with only_writer(folder, doing="trains there"):
+    unsaved = "a classifier is written at its end, so nothing was saved, and the same command begins again"
+    with only_writer(folder, doing="trains there"), ended_at_once(unsaved):
         return _train(run, folder, device, progress)
 
 

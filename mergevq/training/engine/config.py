@@ -69,7 +69,8 @@ class PaceConfig:
     batch_size: int = 16
     """Images a device in one pass."""
     accumulate: int = 1
-    """Passes whose gradients are added up for one optimiser step."""
+    """Passes whose gradients are added up for one optimiser step. Not always the run of one larger pass: a tokenizer's
+    codebook entropy and the discriminator's statistics are of each pass, and so is whatever is drawn at random."""
     precision: Precision = "auto"
     """Autocast: "32", "bf16", or what the device is fastest in."""
     seed: int = 0

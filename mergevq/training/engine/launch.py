@@ -194,6 +194,12 @@ def _log_header(launch: Launch, module: SteppedTraining) -> None:
     logger.info("device %s (%s), precision %s", device.name, device.probe().reason, launch.precision)
     logger.info("%s: parameters %s", module.headline[0], counts)
     logger.info("%s; %d steps of %d images", module.headline[1], module.steps, launch.images_per_step)
+    if launch.pace.accumulate > 1 and module.of_each_pass:
+        logger.info(
+            "%d passes a step, each with its own %s: not the same run as one pass of as many images",
+            launch.pace.accumulate,
+            " and ".join(module.of_each_pass),
+        )
 
 
 def _tensorboard(launch: Launch) -> Logger | bool:

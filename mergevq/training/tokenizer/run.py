@@ -19,6 +19,7 @@ from mergevq.training.engine.checkpoint import LAST, steps_done
 from mergevq.training.engine.launch import Launch, planned_steps, prepare, train
 from mergevq.training.engine.listings import list_pictures
 from mergevq.training.engine.monitor import CsvLog
+from mergevq.training.engine.processes.cluster import is_first_process
 from mergevq.training.engine.run_folder import PACE_MAY_CHANGE, finish, last_checkpoint, only_run
 from mergevq.training.tokenizer.config import TokenizerRun
 from mergevq.training.tokenizer.module import TokenizerTraining
@@ -52,14 +53,20 @@ def train_tokenizer(
         UsageError: another run is writing to `out`.
         MergeVQError: whatever else a user can cause.
     """
-    listings = {
-        part: list_pictures(open_source(config.data.path, split, config.data.holdout))
-        for part, split in _PARTS.items()
-    }
-    launch = prepare(config.train, out, device, devices, listings=listings)
+    launch = prepare(config.train, out, device, devices, listings=_listings(config))
     with only_run(out):
         _train(config, launch, initial)
     return out
+
+
+def _listings(config: TokenizerRun) -> dict[str, Any]:
+    """The pictures of both parts, on the process that writes the checkpoints: a list of millions takes a while."""
+    if not is_first_process():
+        return {}
+    return {
+        part: list_pictures(open_source(config.data.path, split, config.data.holdout))
+        for part, split in _PARTS.items()
+    }
 
 
 def _train(config: TokenizerRun, launch: Launch, initial: Tokenizer | None) -> None:

@@ -71,10 +71,16 @@ class EndsWhenTold(Callback):
         assert isinstance(module, SteppedTraining)
         if not module.at_step_end or module.steps_done == module.steps:
             return
-        told = torch.tensor(self._told, device=trainer.strategy.root_device)
-        number = int(trainer.strategy.reduce(told, reduce_op="max"))
+        number = self._agreed(trainer)
         if number:
             self._end(trainer, module, signal.Signals(number))
+
+    def _agreed(self, trainer: Trainer) -> int:
+        """The signal that any process of the run has been sent; 0 for none."""
+        if trainer.world_size == 1:
+            return self._told  # and the host need not wait for the device
+        told = torch.tensor(self._told, dtype=torch.int32, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(told, reduce_op="max"))
 
     def _listen(self) -> None:
         for number in _signals():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 from mergevq.config import override, to_dict
-from mergevq.errors import StoppedError
+from mergevq.errors import OutputError, StoppedError
 from mergevq.training.engine.checkpoint import LAST, AtomicCheckpointIO
 from mergevq.training.engine.processes.signals import requeue
 from mergevq.training.engine.stepping import SteppedTraining
@@ -111,7 +112,9 @@ def test_announced_end_of_a_slurm_job_queues_it_again(stages, told, slurm, cpu, 
     whole = train(config, tmp_path / "whole", cpu)
     told(signal.SIGUSR1, at=1)
     out = tmp_path / "run"
-    with pytest.raises(StoppedError, match=r"ended by SIGUSR1 after step 2 of 6: .*job 4711 is queued again$") as caught:
+    with pytest.raises(
+        StoppedError, match=r"ended by SIGUSR1 after step 2 of 6: .*job 4711 is queued again$"
+    ) as caught:
         train(config, out, cpu)
     assert caught.value.exit_code == 128 + signal.SIGUSR1
     assert slurm.read_text() == "requeue 4711\n"
@@ -146,12 +149,14 @@ def test_signal_in_the_last_step_changes_nothing(stages, told, cpu, tmp_path):
 
 def test_full_disk_is_in_the_sentence(stages, told, cpu, tmp_path, monkeypatch):
     def full(self, checkpoint, path, storage_options=None):
-        raise StoppedError("cannot write last.ckpt: No space left on device", 0)
+        raise OutputError("cannot write last.ckpt: No space left on device")
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", full)
     told(signal.SIGTERM, at=0)
     train, config = stages["recovery"]
-    with pytest.raises(StoppedError, match=r"after step 1 of 6: cannot write .*No space left.*last checkpoint") as caught:
+    with pytest.raises(
+        StoppedError, match=r"after step 1 of 6: cannot write .*No space left.*last checkpoint"
+    ) as caught:
         train(config, tmp_path / "run", cpu)
     assert caught.value.exit_code == 143
 
@@ -214,16 +219,20 @@ def terminate(process, out, send):
         output, _ = process.communicate(timeout=600)
         return output
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="says who sent a signal")
 @pytest.mark.parametrize(
-    ("send", "devices"), [(os.killpg, 1), (os.kill, 2), (os.killpg, 2)], ids=["group", "two", "group of two"]
+    ("send", "devices"),
+    [
+        (os.killpg, 1),
+        pytest.param(os.kill, 2, marks=pytest.mark.slow),
+        pytest.param(os.killpg, 2, marks=pytest.mark.slow),
+    ],
+    ids=["group", "one of two", "group of two"],
 )
 def test_terminated_command(small_run, tmp_path, send, devices):
     """With processes that read, to all of which a group's signal goes too."""
@@ -234,6 +243,8 @@ def test_terminated_command(small_run, tmp_path, send, devices):
     assert process.returncode == 143, output
     said = [line for line in output.splitlines() if line.startswith("mergevq: error: ")]
     assert len(said) == 1 and "Traceback" not in output, output
-    done = re.fullmatch(r"mergevq: error: ended by SIGTERM after step (\d+) of 200: .* goes on from there", said[0])
+    done = re.fullmatch(
+        r"mergevq: error: ended by SIGTERM after step (\d+) of 200: .* goes on from there", said[0]
+    )
     assert done and state(out)["mergevq"]["steps_done"] == int(done[1])
     assert not list(out.glob(".*"))
