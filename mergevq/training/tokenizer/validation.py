@@ -53,7 +53,9 @@ class TokenizerValidation(Validation):
             sums += row.cpu().double() * len(images)
             count += len(images)
         if not count:
-            logger.warning("not one validation picture can be read; nothing is measured at step %d", module.steps_done)
+            logger.warning(
+                "not one validation picture can be read; nothing is measured at step %d", module.steps_done
+            )
             return {}
         names = ("psnr", "psnr_recovered", "source_accuracy")
         return dict(zip(names, (sums / count).tolist(), strict=True))
