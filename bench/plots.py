@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergevq.errors import UsageError
 from mergevq.files import write_atomically
+from mergevq.plotting import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,15 +96,14 @@ def _panels(cases: Sequence[Case], *names: str) -> dict[str, list[Case]]:
     return found
 
 
+@own_settings()
 def _write(
     path: Path, title: str, panels: Mapping[str, Sequence[Case]], draw_panel: Draw, labels: tuple[str, str]
 ) -> Path:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
-    except ImportError as error:
-        raise UsageError("plots need matplotlib; pip install matplotlib") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(0.8 + 5.4 * columns, 1.2 + 3.6 * rows), dpi=120, layout="constrained")

@@ -100,10 +100,13 @@ def run(settings: Settings) -> Outcome:
         interrupted = False
         try:
             code = process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter is SIGTERM as a command has it
             interrupted = True
             process.send_signal(signal.SIGINT)
             code = process.wait()
+        finally:
+            if process.poll() is None:  # nobody else would end a session of its own
+                process.kill()
         if code == _NO_CASES:
             raise UsageError(f"no case matches {settings.only!r}; `--only` takes what pytest's -k takes")
         results = json.loads(written.read_text()) if written.is_file() else None

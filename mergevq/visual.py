@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mergevq.errors import UsageError
 from mergevq.files import expanded, write_atomically
+from mergevq.plotting import own_settings
 from mergevq.tokens import Tokens
 
 if TYPE_CHECKING:  # pictures from exported graphs are drawn without it
@@ -184,6 +185,7 @@ def reconstruction_figure(
     return grid(rows, columns=columns, labels=labels, captions=captions, title=title, scale=1)
 
 
+@own_settings()
 def curve(
     series: Mapping[str, Sequence[tuple[float, float]]],
     *,
@@ -204,11 +206,9 @@ def curve(
     Raises:
         UsageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("curves need matplotlib; pip install matplotlib") from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.2, 4.5), dpi=130, layout="constrained")
     axes = figure.subplots()
     for (name, points), colour in zip(series.items(), itertools.cycle(_COLOURS)):

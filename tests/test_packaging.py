@@ -158,7 +158,7 @@ def test_wheel_carries_licence_and_entry_points(unpacked):
     assert (info / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     points = configparser.ConfigParser(delimiters="=")
     points.read(info / "entry_points.txt", encoding="utf-8")
-    assert points["console_scripts"]["mergevq"] == "mergevq.cli:main"
+    assert points["console_scripts"]["mergevq"] == "mergevq.__main__:start"
     assert "mergevq.devices" not in points  # the package's own devices are found as folders
 
 

@@ -4,16 +4,15 @@ A command's module has `register(subparsers)`, which adds its parser and sets `r
 inside `run`, so that help answers at once. Results go to stdout, everything else to stderr.
 
 Exit codes: 0 success; 1 a check or a run failed, or a picture had to be left out; 2 the request cannot be
-carried out, such as a bad option or an unusable device; 130 interrupted.
+carried out, such as a bad option or an unusable device; 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 
 import mergevq
 from mergevq.cli import bench, decode, encode, generate, reconstruct, tokens
@@ -23,8 +22,12 @@ from mergevq.cli.evaluate import command as evaluate
 from mergevq.cli.export import command as export
 from mergevq.cli.shared.logs import logging_to_stderr
 from mergevq.cli.shared.parser import Parser, parse
+from mergevq.cli.shared.sentences import sentence
+from mergevq.cli.shared.signals import Told, ending_by_signals
+from mergevq.cli.shared.streams import SteadyStream, steady_streams
 from mergevq.cli.train import command as train
 from mergevq.errors import MergeVQError
+from mergevq.plotting import own_environment
 
 COMMANDS = {
     "doctor": doctor,
@@ -41,8 +44,6 @@ COMMANDS = {
 }
 """Every command in the order of the help, which is the order in which one meets them."""
 
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -57,26 +58,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after --help and --version.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with logging_to_stderr():
+    with steady_streams() as output, logging_to_stderr(), own_environment(), ending_by_signals() as told:
         try:
             options = parse(build_parser(), given)
             code: int = options.run(options)
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-            _discard_stdout()
-            return 1
-        except KeyboardInterrupt:
-            return _interrupted()
-        except SystemExit as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):  # how Lightning passes it on
-                return _interrupted()
-            raise
-        except Exception as error:  # one sentence is owed for anything that goes wrong
-            if "--debug" in given:
-                traceback.print_exc()
-            print(f"mergevq: error: {sentence(error)}", file=sys.stderr)
-            return error.exit_code if isinstance(error, MergeVQError) else 1
+            output.flush()
+        except (
+            Exception,
+            KeyboardInterrupt,
+            SystemExit,
+        ) as error:  # one sentence is owed for anything that goes wrong
+            code = _told(error, told, debug="--debug" in given)
+        return _written(output, code)
+
+
+def _told(error: BaseException, told: Told, debug: bool) -> int:
+    """Says why a command did not come to its end; returns the exit code."""
+    passed_on = error.__context__ if isinstance(error, SystemExit) else None  # as Lightning does
+    if KeyboardInterrupt in (type(error), type(passed_on)):
+        told.number = told.number or signal.SIGINT
+    if told.number:
+        print(f"mergevq: {told.sentence}", file=sys.stderr)
+        return told.exit_code
+    if isinstance(error, SystemExit):
+        raise error
+    if debug:
+        traceback.print_exception(error)
+    print(f"mergevq: error: {sentence(error)}", file=sys.stderr)
+    return error.exit_code if isinstance(error, MergeVQError) else 1
+
+
+def _written(output: SteadyStream, code: int) -> int:
+    """The exit code of a command, given whether all that it printed could be written."""
+    if output.failure is None:
+        return code
+    output.discard()
+    if not isinstance(
+        output.failure, BrokenPipeError
+    ):  # the reader of a pipe, such as `head`, has seen enough
+        reason = getattr(output.failure, "strerror", None) or output.failure
+        print(f"mergevq: error: cannot write to the standard output: {reason}", file=sys.stderr)
+    return code or 1
 
 
 def build_parser() -> Parser:
@@ -93,27 +115,3 @@ def build_parser() -> Parser:
     for command in COMMANDS.values():
         command.register(subparsers)
     return parser
-
-
-def sentence(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    text = str(error)
-    if "Original Traceback" in text:  # raised in a process that reads data: the error proper comes last
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(text.split())
-    if isinstance(error, MergeVQError):
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"unexpected {type(error).__name__}: {text}; --debug shows where it came from"
-
-
-def _interrupted() -> int:
-    print("mergevq: interrupted", file=sys.stderr)
-    return INTERRUPTED
-
-
-def _discard_stdout() -> None:
-    """Keeps the interpreter from complaining when it flushes stdout at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

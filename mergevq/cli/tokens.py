@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from mergevq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mergevq.data.tokens.meta import TokenMeta
+
+logger = logging.getLogger(__name__)
 
 
 def register(subparsers: Any) -> None:
@@ -128,10 +131,22 @@ def _place(options: argparse.Namespace) -> tuple[int, int]:
     if options.rank is not None:
         rank, world = options.rank, options.world
     else:
-        rank, world = (int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("WORLD_SIZE", 1)))
+        rank, world = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+        if world > 1:
+            logger.info(
+                "process %d of %d, as RANK and WORLD_SIZE say; without them this one does it all", rank, world
+            )
     if rank >= world:
         raise UsageError(f"rank {rank} is not below the number of processes, {world}; ranks count from 0")
     return rank, world
+
+
+def _variable(name: str, default: int) -> int:
+    """A number that a launcher has put into the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(f"the environment has {name}={text}, which is no number of torchrun's: unset {name}")
+    return int(text)
 
 
 def _use_local_device(name: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,26 @@ def test_what_was_timed_before_a_failure_or_an_interruption_is_written(mergevq_m
         result = mergevq_main("bench", "--json", path)
         assert result.code == code and json.loads(path.read_text()) == RESULTS
         assert result.err.count("\n") == 1
+
+
+def test_a_terminated_run_ends_its_own_process_and_says_so(mergevq_main, monkeypatch, tmp_path):
+    started = []
+
+    def popen(command, **options):
+        started.append(
+            real([sys.executable, "-c", "import time; time.sleep(600)"], stderr=subprocess.DEVNULL)
+        )
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return started[0]
+
+    real = subprocess.Popen
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(running.subprocess, "Popen", popen)
+    try:
+        assert mergevq_main("bench", "--group", "lfq") == (143, "", "mergevq: terminated\n")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert started[0].poll() == -signal.SIGINT
 
 
 def test_a_run_that_times_nothing_is_an_error(mergevq_main, monkeypatch, tmp_path):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import logging
 import os
+import resource
 import shlex
+import signal
 import sys
+import threading
 import warnings
 
 import pytest
 
 from mergevq import cli
-from mergevq.cli import COMMANDS, build_parser, main, sentence
+from mergevq.cli import COMMANDS, build_parser, main
 from mergevq.cli.shared.parser import parse
+from mergevq.cli.shared.sentences import sentence
 from mergevq.errors import DataError, OutputError
+from mergevq.files import atomic
 
 
 def _leaves(parser, name=()):
@@ -151,6 +158,88 @@ def test_interruption_is_one_line_and_130(monkeypatch, mergevq_main):
     for run in (interrupt, as_lightning_does):
         _with(monkeypatch, run)
         assert mergevq_main("doctor") == (130, "", "mergevq: interrupted\n")
+
+
+def test_an_interrupted_import_may_end_in_any_error(monkeypatch, mergevq_main):
+    def swallow(options):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RecursionError("maximum recursion depth exceeded")
+
+    _with(monkeypatch, swallow)
+    assert mergevq_main("doctor") == (130, "", "mergevq: interrupted\n")
+
+
+def test_termination_is_one_line_and_143_and_leaves_nothing_half_made(monkeypatch, mergevq_main, tmp_path):
+    def work(options):
+        with atomic(tmp_path / "result.json") as (temporary,):
+            temporary.write_text("{")
+            signal.raise_signal(signal.SIGTERM)
+
+    _with(monkeypatch, work)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert mergevq_main("doctor") == (143, "", "mergevq: terminated\n")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+START = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "mergevq.cli.shared.parser":
+            try:
+                os.kill(os.getpid(), signal.{name})
+            except BaseException:
+                raise RecursionError
+sys.meta_path.insert(0, Interrupting())
+import mergevq.__main__
+mergevq.__main__.start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_signals_while_the_command_line_is_imported(run_python, name, code, said):
+    result = run_python("-c", START.format(name=name))
+    assert (result.returncode, result.stderr) == (code, f"mergevq: {said}\n")
+
+
+def test_a_command_may_be_called_from_a_thread(monkeypatch, mergevq_main):
+    _with(monkeypatch, lambda options: sys.stdout.write("done\n") * 0)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(mergevq_main("doctor")))
+    thread.start()
+    thread.join()
+    assert results == [(0, "done\n", "")]
+
+
+def test_too_few_file_descriptors_are_named_with_their_limit(monkeypatch, mergevq_main):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for error in (
+        OSError(errno.EMFILE, "Too many open files"),
+        ImportError("libtorch.so: cannot open shared object file: Too many open files"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
+        DataError("a.npy cannot be read: [Errno 24] Too many open files"),
+    ):
+
+        def run(options, error=error):
+            raise error
+
+        _with(monkeypatch, run)
+        said = mergevq_main("doctor").error
+        assert f"no more than {limit} files open" in said and "`ulimit -n 4096`" in said
+
+
+def test_too_little_shared_memory_is_named_wherever_it_is_met(monkeypatch, mergevq_main):
+    def run(options):
+        raise RuntimeError(
+            "unable to open shared memory object </torch_1_2_3> in read-write mode: No space left"
+        )
+
+    _with(monkeypatch, run)
+    assert mergevq_main("doctor").error.endswith("enlarge /dev/shm or --workers 0")
 
 
 def test_a_closed_pipe_is_quiet(run_python):

@@ -77,6 +77,22 @@ def test_two_processes_equal_one(mergevq_main, tiny, tmp_path, monkeypatch):
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
 
 
+def test_a_rank_that_is_no_number(mergevq_main, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "one")
+    result = mergevq_main(
+        "tokens", "--checkpoint", tiny, "--data", "builtin:digits", "--out", tmp_path / "out"
+    )
+    assert result.code == 2 and "unset RANK" in result.error
+
+
+def test_a_place_in_the_environment_is_said(monkeypatch, caplog):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with caplog.at_level("INFO", "mergevq"):
+        assert tokens._place(SimpleNamespace(rank=None, world=None)) == (0, 4)
+    assert "process 0 of 4, as RANK and WORLD_SIZE say" in caplog.text
+
+
 def test_classes_are_the_folders(mergevq_main, tiny, image_folder, tmp_path):
     out = tmp_path / "tokens"
     result = mergevq_main(

@@ -142,10 +142,10 @@ def run(options: argparse.Namespace) -> int:
     left_out = _left_out(real, samples)
     if left_out:
         report = dataclasses.replace(report, protocol={**report.protocol, "left out": left_out})
-    print(as_table(report))
     if options.json is not None:
         text = json.dumps(as_json(report), indent=2) + "\n"
         write_atomically(options.json, lambda path: path.write_text(text))
+    print(as_table(report))
     if left_out:
         raise DataError(f"{left_out}; the numbers are those of the others")
     return 0

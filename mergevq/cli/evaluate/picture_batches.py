@@ -53,7 +53,12 @@ class PictureBatches:
             max_aspect=self.limits.max_aspect,
         )
         loader = eval_loader(
-            config, size=self.size or 1, batch_size=self.batch_size, split=self.split, limit=self.limit
+            config,
+            size=self.size or 1,
+            batch_size=self.batch_size,
+            split=self.split,
+            limit=self.limit,
+            option="--workers",
         )
         dataset, sampler = loader.dataset, loader.batch_sampler
         assert isinstance(dataset, ImageDataset) and isinstance(sampler, EvalSampler)

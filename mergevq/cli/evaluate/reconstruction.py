@@ -116,8 +116,8 @@ def run(options: argparse.Namespace) -> int:
     left_out = f"{len(skipped)} of {len(skipped) + report.results[0].images} pictures could not be read"
     if skipped:
         report = dataclasses.replace(report, protocol={**report.protocol, "left out": left_out})
-    print(as_table(report))
     _write(report, options)
+    print(as_table(report))
     if skipped:
         raise DataError(f"{left_out}; the numbers are those of the others")
     return 0

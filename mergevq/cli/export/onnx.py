@@ -63,15 +63,14 @@ def run(options: argparse.Namespace) -> int:
     from mergevq.export import export_onnx
 
     common.check_writable(options.out.parent, folder=True)
-    with common.tidy_when_terminated():
-        report = export_onnx(
-            options.checkpoint,
-            options.out,
-            keep=options.keep,
-            dynamic_keep=options.dynamic_keep,
-            precision=options.precision,
-            winograd=options.winograd,
-        )
+    report = export_onnx(
+        options.checkpoint,
+        options.out,
+        keep=options.keep,
+        dynamic_keep=options.dynamic_keep,
+        precision=options.precision,
+        winograd=options.winograd,
+    )
     print(_as_json(report) if options.json else _as_text(report))
     return 0
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,17 +231,3 @@ def default_keeps(config: TokenizerConfig, size: int) -> list[int]:
     wanted = {length // 2**halvings for halvings in range(4)}
     wanted.add(scaled_keep(config.merge.keep, config.length, length))
     return sorted(keep for keep in wanted if keep >= fewest(length, config.encoder.depth))
-
-
-@contextlib.contextmanager
-def tidy_when_terminated() -> Iterator[None]:
-    """Has SIGTERM leave the block as an exception would, so that what is half made goes away; the exit code is 143."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

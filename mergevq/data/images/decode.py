@@ -8,6 +8,7 @@ is an error, never a half-grey picture.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from mergevq.data.images.formats.png import colour_key
 from mergevq.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+_NOT_OF_THE_PICTURE = (errno.EMFILE, errno.ENFILE)
+"""Too many open files: every picture would count as unreadable."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -95,6 +99,8 @@ def reading(name: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly every type there is on broken bytes
+        if isinstance(error, OSError) and error.errno in _NOT_OF_THE_PICTURE:
+            raise
         raise DataError(f"cannot read {name}: {reason(error)}") from error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mergevq.data.images.dataset import ImageDataset, Sample, collate
@@ -17,8 +16,11 @@ from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits, MaxAspect
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
-from mergevq.data.workers import outlive_signals
+from mergevq.data.watched import WatchedLoader
 from mergevq.ranges import Range, Workers, check_numbers
+
+WORKERS = "--data.workers"
+"""What a training run calls the number of processes that read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +89,7 @@ def train_loader(
     source = open_source(config.path, "train", config.holdout)
     dataset = ImageDataset(source, size, "train", view_size, config.max_scale, config.limits)
     sampler = StepSampler(len(source), batch_size, seed, rank, world, start, steps)
-    return _loader(dataset, sampler, config.workers, pin_memory)
+    return _loader(dataset, sampler, config.workers, pin_memory, WORKERS)
 
 
 def eval_loader(
@@ -100,6 +102,7 @@ def eval_loader(
     pin_memory: bool = False,
     split: Split = "val",
     limit: int | None = None,
+    option: str = WORKERS,
 ) -> DataLoader[Sample]:
     """Batches of centre crops of the pictures to evaluate, each exactly once over all ranks.
 
@@ -112,6 +115,7 @@ def eval_loader(
         pin_memory: whether batches come in page-locked memory.
         split: which pictures.
         limit: at most so many, evenly spaced over the data, which may be sorted by class; None: all.
+        option: what the user calls the number of workers.
 
     Returns:
         A loader of `Batch`.
@@ -122,19 +126,18 @@ def eval_loader(
     source = open_source(config.path, split, config.holdout)
     sampler = EvalSampler(len(source), batch_size, rank, world, limit)
     dataset = ImageDataset(source, size, "eval", limits=config.limits)
-    return _loader(dataset, sampler, config.workers, pin_memory)
+    return _loader(dataset, sampler, config.workers, pin_memory, option)
 
 
 def _loader(
-    dataset: ImageDataset, sampler: Sampler[list[Draw]], workers: int, pin_memory: bool
+    dataset: ImageDataset, sampler: Sampler[list[Draw]], workers: int, pin_memory: bool, option: str
 ) -> DataLoader[Sample]:
-    return DataLoader(
+    return WatchedLoader(
         dataset,
+        workers=workers,
+        option=option,
         batch_sampler=sampler,
-        num_workers=workers,
-        worker_init_fn=outlive_signals,
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )

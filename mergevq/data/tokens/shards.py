@@ -31,7 +31,7 @@ from mergevq.data.tokens.meta import (
     read_summary,
     shard_folder,
 )
-from mergevq.data.workers import outlive_signals
+from mergevq.data.watched import WatchedLoader
 from mergevq.errors import DataError, UsageError
 from mergevq.files import expanded
 from mergevq.models.store import check_fingerprint
@@ -220,14 +220,13 @@ def token_loader(
     Raises:
         UsageError: a count is out of range.
     """
-    return DataLoader(
+    return WatchedLoader(
         _Batches(records),
+        workers=workers,
+        option="--data.workers",
         batch_size=None,
         sampler=StepSampler(len(records), batch_size, seed, rank, world_size, start_step, steps),
-        num_workers=workers,
-        worker_init_fn=outlive_signals,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )
 
 

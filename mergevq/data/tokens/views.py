@@ -22,7 +22,7 @@ from mergevq.data.images.sampler import random_generator
 from mergevq.data.images.sources import ImageSource
 from mergevq.data.images.transforms import center_crop, random_crop_flip
 from mergevq.data.tokens.meta import TokenMeta, Unreadable
-from mergevq.data.workers import outlive_signals
+from mergevq.data.watched import WatchedLoader
 
 CHUNK = 16
 """Pictures that travel together from a process that reads."""
@@ -99,11 +99,10 @@ def view_loader(
         for images in map(meta.shard_images, shards)
         for first in range(0, len(images), CHUNK)
     ]
-    return DataLoader(
+    return WatchedLoader(
         ViewDataset(source, meta, limits),
+        workers=workers,
+        option="--workers",
         batch_size=None,
         sampler=chunks,  # each item is what the data set is indexed by
-        num_workers=workers,
-        worker_init_fn=outlive_signals,
-        generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )

@@ -156,7 +156,7 @@ def read_pictures(run: ClassifierRun, split: Split) -> Pictures:
     failures = FailureLog(config.max_failures)
     images, labels = [], []
     batch: Batch
-    for batch in eval_loader(config, size=run.size, batch_size=256, split=split):
+    for batch in eval_loader(config, size=run.size, batch_size=256, split=split, option="--workers"):
         failures.update(batch.failures)
         if len(batch.images):
             images.append(batch.images)

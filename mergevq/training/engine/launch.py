@@ -22,6 +22,7 @@ from mergevq.training.engine.config import PaceConfig
 from mergevq.training.engine.monitor import CsvLog, Progress, Validation
 from mergevq.training.engine.processes.cluster import node_count, started_by_srun
 from mergevq.training.engine.processes.guard import DeviceGuard
+from mergevq.training.engine.processes.launcher import check_launcher, mark_launcher
 from mergevq.training.engine.processes.lost_rank import lost_ranks_explained
 from mergevq.training.engine.processes.precision import DevicePrecision
 from mergevq.training.engine.processes.signals import EndsWhenTold, warn_of_foreign_checkpoints
@@ -80,12 +81,13 @@ def prepare(
         listings: what it is trained and validated on, by name and label.
 
     Raises:
-        UsageError: torchrun or SLURM started another number of processes than there are devices, or
-            torch.compile is to be used and has no compiler.
+        UsageError: torchrun or SLURM started another number of processes than there are devices, or neither
+            started this one, though the environment says so; or torch.compile is to be used and has no compiler.
     """
     if pace.compile:
         check_compiler(device.name)
     _quieten_lightning()
+    check_launcher(devices)
     nodes = node_count(devices)
     precision = device.fast_precision() if pace.precision == "auto" else pace.precision
     return Launch(
@@ -142,6 +144,7 @@ def train(
         _log_header(launch, module)
     if done:
         logger.info("going on after step %d", done)
+    mark_launcher()
     with lost_ranks_explained(), told.listening():
         trainer.fit(module, loader(trainer), ckpt_path=launch.out / LAST if last else None, weights_only=True)
     if module.steps_done != module.steps:

@@ -32,7 +32,7 @@ class Progress(Callback):
             total=module.steps,
             initial=module.steps_done,
             unit="step",
-            disable=not (trainer.is_global_zero and sys.stderr.isatty()),
+            disable=not (trainer.is_global_zero and sys.stderr and sys.stderr.isatty()),
         )
         self._rate = Throughput(self.images_per_step)
 
@@ -148,7 +148,7 @@ class Validation(Callback):
         self.every = every
 
     def measure(self, module: Any) -> dict[str, float]:
-        """The numbers for the log."""
+        """The numbers for the log; those that cannot be measured are left out."""
         raise NotImplementedError
 
     def picture_path(self, module: SteppedTraining) -> Path:
@@ -161,6 +161,8 @@ class Validation(Callback):
         if not (module.at_step_end and due and trainer.is_global_zero):
             return
         values = self.measure(module)
+        if not values:
+            return
         logger.info("validation  %s", "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
         self.csv_log.append(module.steps_done, {f"val_{name}": value for name, value in values.items()})
         for log in trainer.loggers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mergevq.training.engine.monitor import CsvLog, Validation
 from mergevq.training.tokenizer.module import TokenizerTraining
 from mergevq.visual import reconstruction_figure, save_picture
 
+logger = logging.getLogger(__name__)
+
 _PICTURED = 4
 
 
@@ -27,7 +30,10 @@ class TokenizerValidation(Validation):
 
     @torch.inference_mode()
     def measure(self, module: TokenizerTraining) -> dict[str, float]:
-        """Decibels from the true and from the recovered source, and the share of it that is right."""
+        """Decibels from the true and from the recovered source, and the share of it that is right.
+
+        Nothing where not one picture can be read: no number is better than one that looks measured.
+        """
         keep = module.config.model.merge.keep
         sums = torch.zeros(3, dtype=torch.float64)
         count = 0
@@ -46,8 +52,13 @@ class TokenizerValidation(Validation):
             row = torch.stack([psnr(painted, images).mean(), psnr(recovered, images).mean(), accuracy])
             sums += row.cpu().double() * len(images)
             count += len(images)
+        if not count:
+            logger.warning(
+                "not one validation picture can be read; nothing is measured at step %d", module.steps_done
+            )
+            return {}
         names = ("psnr", "psnr_recovered", "source_accuracy")
-        return dict(zip(names, (sums / max(count, 1)).tolist(), strict=True))
+        return dict(zip(names, (sums / count).tolist(), strict=True))
 
     def _picture(
         self, module: TokenizerTraining, keep: int, images: Any, painted: Any, recovered: Any, tokens: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
@@ -258,3 +259,9 @@ def test_reasons_are_words() -> None:
         raise ValueError("boom")
     with pytest.raises(DataError, match=r"^as it is$"), reading("x"):
         raise DataError("as it is")
+
+
+def test_too_many_open_files_are_no_fault_of_the_picture():
+    with pytest.raises(OSError, match="Too many") as caught, reading("a.png"):
+        raise OSError(errno.EMFILE, "Too many open files")
+    assert not isinstance(caught.value, DataError)

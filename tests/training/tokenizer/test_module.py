@@ -236,6 +236,22 @@ def test_too_many_broken_pictures_stop_a_run(small_run, cpu, tmp_path, image_fol
         train_tokenizer(override(small_run, broken), tmp_path / "run", cpu)
 
 
+def test_validation_without_a_readable_picture_gives_a_sentence_and_no_number(
+    small_run, cpu, tmp_path, image_folder, caplog
+):
+    for number, path in enumerate(sorted(image_folder.rglob("*.*"))):
+        split = image_folder.parent / "split" / ("val" if number % 4 == 0 else "train") / path.parent.name
+        split.mkdir(parents=True, exist_ok=True)
+        path.rename(split / path.name)
+    for path in (image_folder.parent / "split" / "val").rglob("*.*"):
+        path.write_bytes(b"no picture")
+    changes = {"data.path": str(image_folder.parent / "split"), "train.steps": 2, "train.validate_every": 1}
+    with caplog.at_level("INFO", "mergevq"):
+        out = train_tokenizer(override(small_run, changes), tmp_path / "run", cpu)
+    assert "not one validation picture can be read; nothing is measured at step 1" in caplog.text
+    assert "psnr" not in caplog.text and "val_" not in (out / "log.csv").read_text()
+
+
 def test_epochs_become_steps(small_run):
     run = override(small_run, {"train.steps": None, "train.epochs": 2.0, "data.path": "builtin:digits"})
     assert total_steps(run, images_per_step=100) == 29  # 2 x 1438 training digits
