@@ -9,7 +9,6 @@ memory, the share of the encoder. The machine that the timings are from stands a
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import MergeVQError, UsageError
 from mergevq.files import write_atomically
 
@@ -63,11 +63,9 @@ def read(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, is not JSON, or is not pytest-benchmark's.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}); give what --benchmark-json wrote") from error
+        values = read_json(path)
+    except DocumentError as error:
+        raise UsageError(f"cannot read {path}: {error}; give what --benchmark-json wrote") from error
     if not isinstance(values, dict) or not {"benchmarks", "machine_info"} <= values.keys():
         raise UsageError(f"{path} holds no timings of pytest-benchmark; give what --benchmark-json wrote")
     return values

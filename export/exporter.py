@@ -27,6 +27,7 @@ from mergevq.export.tokenizer.graphs import decoder_plans, encoder_plans
 from mergevq.export.tracing import OPSET, Plan, traced
 from mergevq.export.verification import check_packages, evaluating, loaded, tokenizer_of, verify
 from mergevq.export.writing import write_graph
+from mergevq.files import expanded
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.merge import merge_schedule
@@ -75,7 +76,7 @@ def export_onnx(
         OutputError: the folder cannot be written, or holds something else.
     """
     started = time.perf_counter()
-    out = Path(out).resolve()
+    out = expanded(out).resolve()
     if precision not in get_args(Precision):
         raise UsageError(unknown_name("precision", precision, get_args(Precision)))
     with only_exporter(out):

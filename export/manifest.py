@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
 from mergevq.export import schema
 from mergevq.export.placing import put_back
 from mergevq.export.specs import GraphSpec, Role, TensorSpec, all_specs
-from mergevq.files import sha256
+from mergevq.files import expanded, sha256
 from mergevq.generator_config import GeneratorConfig
 
 MANIFEST = "manifest.json"
@@ -138,7 +139,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     Raises:
         CheckpointError: there is none, it was edited or cut off, or another version of the package wrote it.
     """
-    path = Path(folder) / MANIFEST
+    path = expanded(folder) / MANIFEST
     if not path.parent.exists():
         put_back(path.parent)
     values = _read_json(path)
@@ -163,7 +164,7 @@ def exported_names(folder: str | Path) -> set[str]:
     Folders that another version of the package wrote count.
     """
     try:
-        values = _read_json(Path(folder) / MANIFEST)
+        values = _read_json(expanded(folder) / MANIFEST)
     except CheckpointError:
         return set()
     if values.get("format") != FORMAT or not isinstance(values.get("files"), dict):
@@ -173,7 +174,7 @@ def exported_names(folder: str | Path) -> set[str]:
 
 def digest_of(folder: str | Path) -> str:
     """The hash by which verify.json says which manifest it speaks of."""
-    return str(_read_json(Path(folder) / MANIFEST).get("sha256"))
+    return str(_read_json(expanded(folder) / MANIFEST).get("sha256"))
 
 
 def read_verification(folder: str | Path, digest: str | None = None) -> dict[str, Any] | None:
@@ -186,7 +187,7 @@ def read_verification(folder: str | Path, digest: str | None = None) -> dict[str
     Raises:
         CheckpointError: it cannot be read.
     """
-    path = Path(folder) / VERIFICATION
+    path = expanded(folder) / VERIFICATION
     if not path.is_file():
         return None
     remedy = "`mergevq export verify` writes it anew"
@@ -212,7 +213,7 @@ def check_files(folder: str | Path, manifest: Manifest, names: Iterable[str] | N
         CheckpointError: one is missing, truncated or another.
     """
     for name in manifest.files if names is None else names:
-        path, entry = Path(folder) / name, manifest.files[name]
+        path, entry = expanded(folder) / name, manifest.files[name]
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; export again, or copy the whole folder")
         size = path.stat().st_size
@@ -289,11 +290,9 @@ def _read_json(path: Path, remedy: str = "export again") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} is not an exported model: it has no {path.name}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(path)
+    except DocumentError as error:
         raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} cannot be read: it is nested too deeply; {remedy}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not describe graphs of a mergevq model")
     return values

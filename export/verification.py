@@ -24,6 +24,7 @@ from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sess
 from mergevq.export.static_checks import static_checks
 from mergevq.export.tokenizer.decoder_checks import decoder_checks
 from mergevq.export.tokenizer.encoder_checks import encoder_checks
+from mergevq.files import expanded
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load
 from mergevq.models.store import fingerprint
@@ -61,7 +62,7 @@ def verify(
     if runtime not in ("onnx", "tensorrt"):
         raise UsageError(unknown_name("run time", runtime, ("onnx", "tensorrt")))
     check_packages()
-    folder = Path(folder)
+    folder = expanded(folder)
     manifest = read_manifest(folder)
     model = loaded(model)
     _check_origin(manifest, model, folder)
@@ -98,7 +99,7 @@ def _on_onnx_runtime(folder: Path) -> _Ran:
 
 
 def _on_engines(folder: Path, engines: str | Path | None) -> _Ran:
-    graphs = EngineGraphs(folder, None if engines is None else Path(engines))
+    graphs = EngineGraphs(folder, None if engines is None else expanded(engines))
     return _Ran(
         EngineSessions(graphs),
         graphs.provider,

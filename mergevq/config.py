@@ -11,44 +11,54 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from mergevq.errors import ConfigError, unknown_name
+from mergevq.errors import ConfigError, shown, unknown_name
+from mergevq.ranges import Length, Range, check_numbers
 
 Schedule = Literal["square", "linear", "constant"]
+Channels = Annotated[int, Range(1, 2**16)]
+"""Features of a layer."""
+Blocks = Annotated[int, Range(1, 1024)]
+"""Attention blocks, one after another."""
+Heads = Annotated[int, Range(1, 1024)]
+"""Attention heads, side by side."""
+Multipliers = Annotated[tuple[Annotated[int, Range(1, 1024)], ...], Length(0, 16)]
+"""Channels of CNN stages."""
+Ratio = Annotated[float, Range(0, 64, ends="(]")]
+"""The hidden width of an MLP in units of its width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """Pixels to merged tokens: a stem, CNN stages, then ToMe attention blocks."""
 
-    patch: int = 1
+    patch: Annotated[int, Range(1, 256)] = 1
     """Pixels a side that the stem folds into one position; 1 is a 3x3 convolution, 16 alone is a ViT."""
-    channels: int = 64
+    channels: Channels = 64
     """Base channels of the CNN stages."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    multipliers: Multipliers = (1, 2, 4, 8)
     """Channels of each CNN stage in units of `channels`; each stage but the last halves the resolution.
     Empty: no CNN, the stem feeds the attention blocks."""
-    blocks: int = 4
+    blocks: Annotated[int, Range(0, 256)] = 4
     """Residual blocks in each CNN stage."""
-    width: int = 512
+    width: Channels = 512
     """D, the width of the attention blocks."""
-    depth: int = 12
+    depth: Blocks = 12
     """Number of ToMe attention blocks."""
-    heads: int = 8
+    heads: Heads = 8
     """Attention heads; must divide `width`."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Ratio = 4.0
     """Hidden width of the MLP in units of `width`."""
-    layer_scale: float = 1e-5
+    layer_scale: Annotated[float, Range(0, 100)] = 1e-5
     """Initial value of LayerScale."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "patch", "channels", "width", "depth", "heads", "mlp_ratio")
+        check_numbers(self, "encoder")
         _check_blocks(self, "encoder")
 
     @property
@@ -61,18 +71,16 @@ class EncoderConfig:
 class MergeConfig:
     """How many tokens are kept, and how the merging is spread over the blocks."""
 
-    keep: int = 256
+    keep: Annotated[int, Range(1, 2**24)] = 256
     """K at the preset's resolution; `encode(keep=None)` uses it."""
     schedule: Schedule = "square"
     """Shape of the numbers merged a block over the depth."""
-    locality: float = 0.0
+    locality: Annotated[float, Range(0, 10**6)] = 0.0
     """How much nearness on the grid counts beside the similarity of keys; 0 is the paper's matching. Regions that
     hang together are easier to recover from the codes alone."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "keep")
-        if not 0 <= self.locality < float("inf"):
-            raise ConfigError(f"merge.locality is {self.locality}; it must be a number from 0 upwards")
+        check_numbers(self, "merge")
         _check_choice("merge.schedule", self.schedule, typing.get_args(Schedule))
 
 
@@ -80,29 +88,28 @@ class MergeConfig:
 class QuantizerConfig:
     """Look-up free quantisation (LFQ) of the merged tokens."""
 
-    bits: int = 18
+    bits: Annotated[int, Range(1, 31)] = 18
     """d: code dimensions of one bit each; the vocabulary has 2^d entries."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 31:
-            raise ConfigError(f"quantizer.bits is {self.bits}; 1 to 31 bits can be indexed")
+        check_numbers(self, "quantizer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryConfig:
     """The source recovery model: which kept token covers each position."""
 
-    width: int = 512
+    width: Channels = 512
     """Width of the Transformer decoder."""
-    depth: int = 2
+    depth: Blocks = 2
     """Number of Transformer decoder blocks."""
-    heads: int = 8
+    heads: Heads = 8
     """Attention heads; must divide `width`."""
-    mlp_ratio: float = 2.0
+    mlp_ratio: Ratio = 2.0
     """Hidden width of the MLP in units of `width`."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "width", "depth", "heads", "mlp_ratio")
+        check_numbers(self, "recovery")
         _check_heads(self, "recovery")
         if self.width % 8:
             raise ConfigError(
@@ -114,27 +121,27 @@ class RecoveryConfig:
 class DecoderConfig:
     """Codes on the grid to pixels: attention blocks with MixFFN, then CNN stages upwards."""
 
-    patch: int = 1
+    patch: Annotated[int, Range(1, 256)] = 1
     """Pixels a side that the last layer unfolds from one position."""
-    channels: int = 64
+    channels: Channels = 64
     """Base channels of the CNN stages."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    multipliers: Multipliers = (1, 2, 4, 8)
     """Channels of each stage in units of `channels`, from the pixels to the grid, as in the encoder."""
-    blocks: int = 4
+    blocks: Annotated[int, Range(0, 256)] = 4
     """Residual blocks in the stage nearest the pixels; the other stages have one more."""
-    width: int = 512
+    width: Channels = 512
     """Width of the attention blocks."""
-    depth: int = 12
+    depth: Blocks = 12
     """Number of attention blocks."""
-    heads: int = 8
+    heads: Heads = 8
     """Attention heads; must divide `width`."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Ratio = 4.0
     """Hidden width of the MixFFN in units of `width`."""
-    layer_scale: float = 1e-5
+    layer_scale: Annotated[float, Range(0, 100)] = 1e-5
     """Initial value of LayerScale."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "patch", "channels", "width", "depth", "heads", "mlp_ratio")
+        check_numbers(self, "decoder")
         _check_blocks(self, "decoder")
 
     @property
@@ -149,7 +156,7 @@ class TokenizerConfig:
 
     name: str = "custom"
     """The preset that this configuration started from."""
-    image_size: int = 256
+    image_size: Annotated[int, Range(1, 2**14)] = 256
     """Pixels a side that the preset is made for; other sizes that fit the grid are accepted."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Pixels to tokens."""
@@ -163,7 +170,7 @@ class TokenizerConfig:
     """Codes and source map to pixels."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "image_size")
+        check_numbers(self, "")
         if self.encoder.stride != self.decoder.stride:
             raise ConfigError(
                 f"the encoder folds {self.encoder.stride} px a side into a position and the decoder "
@@ -183,6 +190,12 @@ class TokenizerConfig:
     def grid(self) -> int:
         """Latent positions a side at the preset's resolution."""
         return self.image_size // self.stride
+
+    @property
+    def layers(self) -> int:
+        """Blocks of all parts, each of which has weights."""
+        stages = sum(len(part.multipliers) * part.blocks for part in (self.encoder, self.decoder))
+        return stages + self.encoder.depth + self.recovery.depth + self.decoder.depth
 
     @property
     def length(self) -> int:
@@ -253,11 +266,13 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):  # an optional value; nothing else is declared
         return None if value is None else _coerce(arguments[0], value, path)
     if origin is Literal:
-        _check_choice(path, str(value), arguments)  # YAML reads a choice such as 32 as a number
-        return str(value)
+        # YAML reads a choice such as 32 as a number.
+        choice = value if isinstance(value, str) else shown(value)
+        _check_choice(path, choice, arguments)
+        return choice
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{path} must be a list, not {value!r}")
+            raise ConfigError(f"{path} must be a list, not {shown(value)}")
         return tuple(_coerce(arguments[0], item, path) for item in value)
     return _scalar(hint, value, path)
 
@@ -267,24 +282,19 @@ def _group(hint: type[ConfigT], value: Any, path: str) -> ConfigT:
     if isinstance(value, hint):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} must be a group of keys, not {value!r}")
+        raise ConfigError(f"{path} must be a group of keys, not {shown(value)}")
     return from_dict(hint, value, f"{path}.")
 
 
 def _scalar(hint: type, value: Any, path: str) -> Any:
     """A string, a truth value or a number; whole numbers and YAML 1.1's "1e-4" are floats where one is due."""
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{path} must be {hint.__name__}, not {value!r}")
+    fits = isinstance(value, (int, float) if hint is float else hint)
+    if not fits or (hint in (int, float) and isinstance(value, bool)):
+        raise ConfigError(f"{path} must be {hint.__name__}, not {shown(value)}")
     return value
-
-
-def _check_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ConfigError(f"{name} must be positive, not {getattr(config, name)}")
 
 
 def _check_choice(path: str, value: Any, known: tuple[str, ...]) -> None:
@@ -295,11 +305,15 @@ def _check_choice(path: str, value: Any, known: tuple[str, ...]) -> None:
 def _check_heads(config: Any, where: str) -> None:
     if config.width % config.heads:
         raise ConfigError(f"{where}.width {config.width} is not divisible by {where}.heads {config.heads}")
+    if config.width * config.mlp_ratio < 1:
+        raise ConfigError(
+            f"{where}.mlp_ratio {config.mlp_ratio} leaves nothing of {where}.width {config.width}"
+        )
 
 
 def _check_blocks(config: Any, where: str) -> None:
     _check_heads(config, where)
     if config.width % 4:
         raise ConfigError(f"{where}.width {config.width} must be a multiple of 4 for the 2-D position code")
-    if config.multipliers and config.blocks <= 0:
+    if config.multipliers and config.blocks == 0:
         raise ConfigError(f"{where}.blocks must be positive where there are CNN stages")

@@ -7,6 +7,7 @@ a run failed, 2 where the request itself cannot be carried out.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -58,8 +59,35 @@ class NonFiniteError(MergeVQError, RuntimeError):
     """A loss or a gradient became infinite or NaN; the weights were left as they were."""
 
 
+class StoppedError(MergeVQError):
+    """A run was told to end by a signal and did so; the exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class OutputError(MergeVQError, OSError):
     """The output cannot be written; whatever was there before is still whole."""
+
+
+_LONGEST_NAME = 200
+
+
+class _Shown(reprlib.Repr):
+    """Cuts what is long; Python itself refuses to write a number of thousands of digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A number, or how long it is."""
+        return repr(x) if abs(x) < 10**20 else f"a number of some {int(x.bit_length() * 0.30103) + 1} digits"
+
+
+shown = _Shown().repr
+"""A value as a message quotes it, however long or deep it is."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -70,7 +98,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         name: what the user wrote.
         known: every valid name, in the order in which they are to be listed.
     """
-    names = list(known)
+    names, name = list(known), name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     by_lower = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.4)
     hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"

@@ -22,7 +22,40 @@ from typing import BinaryIO, TypeVar
 from safetensors import SafetensorError
 
 from mergevq import leftovers
-from mergevq.errors import OutputError
+from mergevq.errors import OutputError, UsageError
+
+_MISTAKES = (
+    (b"version https://git-lfs", "a git-lfs pointer, not the file itself; `git lfs pull` fetches that"),
+    (b"<!doctype html", "a web page, not the file itself; download the file, not the page that shows it"),
+    (b"<html", "a web page, not the file itself; download the file, not the page that shows it"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as a user writes it, in which ~ and ~name are home folders.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} cannot be resolved: there is no such home folder") from error
+
+
+def mistaken_for(path: Path) -> str | None:
+    """What a file is that was taken for another one, and what to do; None where nothing speaks for a mistake."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None  # whoever reads it says why it cannot be read
+    if not head:
+        return "empty; copy or download it again"
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    return next((what for begin, what in _MISTAKES if start.startswith(begin)), None)
+
 
 _PATIENCE = 10.0
 """Seconds that a process waits for another to rename its files."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mergevq.config import TokenizerConfig
-from mergevq.errors import ConfigError, UsageError, unknown_name
+from mergevq.config import Blocks, Channels, TokenizerConfig
+from mergevq.errors import ConfigError, UsageError, shown, unknown_name
+from mergevq.ranges import Length, PartialShare, Range, check_numbers
 
 GeneratorKind = Literal["raster", "merge_ar", "rand_ar"]
 HEAD_WIDTH = 64
@@ -32,51 +33,50 @@ class GeneratorConfig:
     """The size's name."""
     kind: GeneratorKind = "merge_ar"
     """The order of the tokens and what of them stays in the context."""
-    width: int = 1024
+    width: Channels = 1024
     """D, a multiple of 64, which is the width of a head."""
-    depth: int = 24
+    depth: Blocks = 24
     """Transformer blocks."""
-    split: tuple[int, ...] = (9, 9)
+    split: Annotated[tuple[Annotated[int, Range(1, 16)], ...], Length(1, 31)] = (9, 9)
     """Bits of each sub-code, lowest bits first; their sum is d. (14,) is one vocabulary of 16384."""
-    head_depth: int = 2
+    head_depth: Blocks = 2
     """Blocks of the small causal Transformer over the sub-codes of one token."""
-    classes: int = 1000
+    classes: Annotated[int, Range(1, 10**6)] = 1000
     """Number of classes; one more embedding stands for none."""
-    grid: int = 16
+    grid: Annotated[int, Range(1, 4096)] = 16
     """Positions a side; L is its square."""
-    counts: tuple[int, ...] = (144,)
+    counts: Annotated[tuple[Annotated[int, Range(1, 2**24)], ...], Length(1, 2**16)] = (144,)
     """The kept counts of the tokens that it is trained on, ascending."""
-    window: int = 16
+    window: Annotated[int, Range(1, 2**24)] = 16
     """merge_ar: how many of the latest tokens stay visible whether they are duplicates or not, itself counted."""
-    dropout: float = 0.1
+    dropout: PartialShare = 0.1
     """Share of activations dropped after the embeddings, the attention and the MLP."""
-    class_dropout: float = 0.1
+    class_dropout: PartialShare = 0.1
     """Share of training samples whose class is withheld, which guidance needs."""
     prefix_rotation: Literal["identity", "zero"] = "identity"
     """How rotary embedding treats class and instruction; LlamaGen's weights expect "zero"."""
+    head_rotation: Literal["identity", "zero"] = "identity"
+    """How the small Transformer over the sub-codes treats the context that it reads first: not at all, or multiplied
+    by zero in queries and keys, as Open-MAGVIT2's weights expect."""
 
     def __post_init__(self) -> None:
         if self.kind not in typing.get_args(GeneratorKind):
             raise ConfigError(unknown_name("generator kind", self.kind, typing.get_args(GeneratorKind)))
-        for name in ("width", "depth", "head_depth", "classes", "grid", "window"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_numbers(self, "")
         if self.width % HEAD_WIDTH:
             raise ConfigError(f"width is {self.width}; it must be a multiple of {HEAD_WIDTH}")
-        for name in ("dropout", "class_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if self.prefix_rotation not in ("identity", "zero"):
-            raise ConfigError(f"prefix_rotation is {self.prefix_rotation!r}; it must be identity or zero")
+        for name in ("prefix_rotation", "head_rotation"):
+            if getattr(self, name) not in ("identity", "zero"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be identity or zero")
         self._check_codes()
 
     def _check_codes(self) -> None:
-        if not self.split or min(self.split) < 1 or max(self.split) > 16:
-            raise ConfigError(f"split is {self.split}; each sub-code takes 1 to 16 bits")
-        if not self.counts or list(self.counts) != sorted(set(self.counts)):
-            raise ConfigError(f"counts are {self.counts}; they must ascend")
-        if self.counts[0] < 1 or self.counts[-1] > self.length:
-            raise ConfigError(f"counts {self.counts} must lie between 1 and the {self.length} positions")
+        if list(self.counts) != sorted(set(self.counts)):
+            raise ConfigError(f"counts are {shown(self.counts)}; they must ascend")
+        if self.counts[-1] > self.length:
+            raise ConfigError(
+                f"counts {shown(self.counts)} must lie between 1 and the {self.length} positions"
+            )
 
     @property
     def heads(self) -> int:
@@ -92,6 +92,11 @@ class GeneratorConfig:
     def bits(self) -> int:
         """d, bits of a code."""
         return sum(self.split)
+
+    @property
+    def layers(self) -> int:
+        """Blocks of both Transformers, each of which has weights."""
+        return self.depth + self.head_depth
 
     @property
     def length(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from mergevq.errors import UsageError, unknown_name
+from mergevq.files import expanded
 
 if TYPE_CHECKING:
     from mergevq.export.runtime.generator.generator import ArrayGenerator
@@ -47,8 +48,8 @@ def load(
 
     Args:
         where: for PyTorch a folder written by `save` (a training run is one too), a tokenizer's training checkpoint
-            (.ckpt; its averaged weights), or the name of a repository on the Hugging Face hub; the model is then on
-            the CPU, in evaluation mode. For the others a folder of `mergevq export onnx`.
+            (.ckpt; its averaged weights), or hf://user/name on the Hugging Face hub; the model is then on the CPU, in
+            evaluation mode. For the others a folder of `mergevq export onnx`. ~ is the home folder.
         runtime: "torch", or "onnx" (ONNX Runtime) or "tensorrt" (engines of `mergevq export engine`), whose objects
             have the same methods for NumPy arrays and need no PyTorch.
         provider: of ONNX Runtime: "cpu", "cuda", "tensorrt" or "cann"; used or refused, never replaced.
@@ -85,4 +86,4 @@ def is_exported(where: str | Path) -> bool:
     """Whether this is a folder of exported graphs, which has a manifest in the place of config.json."""
     from mergevq.export.manifest import MANIFEST
 
-    return (Path(where) / MANIFEST).is_file()
+    return (expanded(where) / MANIFEST).is_file()

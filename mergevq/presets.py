@@ -83,13 +83,13 @@ def representation() -> TokenizerConfig:
 @_preset("G-d32")
 def generation_d32() -> TokenizerConfig:
     """G at half the base channels."""
-    return _hybrid("G-d32", channels=32, multipliers=(2, 4, 8, 12), width=384, heads=6, keep=256)
+    return _hybrid("G-d32", channels=32, multipliers=(2, 4, 8, 12), width=384, heads=8, keep=256)
 
 
 @_preset("G+R-d32")
 def generation_and_representation_d32() -> TokenizerConfig:
     """G+R at half the base channels."""
-    return _hybrid("G+R-d32", channels=32, multipliers=(2, 2, 4, 8, 12), width=384, heads=6, keep=144)
+    return _hybrid("G+R-d32", channels=32, multipliers=(2, 2, 4, 8, 12), width=384, heads=8, keep=144)
 
 
 @_preset("G-d96")

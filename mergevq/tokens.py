@@ -6,13 +6,15 @@ this module therefore imports only where tensors are made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mergevq.errors import CheckpointError, UsageError
+from mergevq.inputs import checked_grid
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +60,14 @@ class Tokens:
         indices, source, sizes = (part.cpu().numpy() for part in (self.indices, self.source, self.sizes))
         return TokenArrays(indices, source, sizes, self.grid)
 
-    def __getitem__(self, rows: slice) -> Tokens:
-        """The tokens of a slice of the batch."""
+    def __getitem__(self, rows: Any) -> Tokens:
+        """The tokens of some images: of one, as a batch of one, of a slice, or of those that a list or a mask names."""
+        rows = _rows(rows, len(self))
         return Tokens(self.indices[rows], self.source[rows], self.sizes[rows], self.grid)
+
+    def __iter__(self) -> Iterator[Tokens]:
+        """The tokens of one image after another, each as a batch of one."""
+        return (self[row] for row in range(len(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +97,14 @@ class TokenArrays:
         indices, source, sizes = map(torch.from_numpy, (self.indices, self.source, self.sizes))
         return Tokens(indices, source, sizes, self.grid)
 
-    def __getitem__(self, rows: slice) -> TokenArrays:
-        """The tokens of a slice of the batch."""
+    def __getitem__(self, rows: Any) -> TokenArrays:
+        """The tokens of some images: of one, as a batch of one, of a slice, or of those that a list or a mask names."""
+        rows = _rows(rows, len(self))
         return TokenArrays(self.indices[rows], self.source[rows], self.sizes[rows], self.grid)
+
+    def __iter__(self) -> Iterator[TokenArrays]:
+        """The tokens of one image after another, each as a batch of one."""
+        return (self[row] for row in range(len(self)))
 
 
 class TokenBatch(NamedTuple):
@@ -139,11 +151,32 @@ def check_maker(fingerprint: str, expected: str) -> None:
         )
 
 
+def _rows(rows: Any, batch: int) -> Any:
+    """What takes the rows that are asked for and leaves the batch dimension.
+
+    Raises:
+        UsageError: rows are asked for by something else than numbers.
+        IndexError: there is no such row, as iteration expects.
+    """
+    if isinstance(rows, (str, bytes, tuple)) or rows is None or rows is Ellipsis:
+        raise UsageError(
+            f"tokens are taken by row, with a number, a slice, a list or a mask, not by {rows!r}"
+        )
+    if getattr(rows, "ndim", 0) or not hasattr(rows, "__index__"):
+        return rows
+    row = operator.index(rows)
+    if not -batch <= row < batch:
+        raise IndexError(f"there is no row {row}; the tokens are those of {batch} images")
+    return slice(row % batch, row % batch + 1)
+
+
 def _check_shapes(
     indices: Sequence[int], source: Sequence[int], sizes: Sequence[int], grid: tuple[int, int]
 ) -> None:
     """Whether tokens, of either kind, fit one another."""
-    height, width = grid
+    height, width = checked_grid(grid)
+    if len(indices) != 2:
+        raise UsageError(f"indices are {tuple(indices)}; (B, K) is wanted, a row for each image")
     batch, kept = indices
     if tuple(sizes) != (batch, kept):
         raise UsageError(f"sizes are {tuple(sizes)}, indices {(batch, kept)}; they must agree")

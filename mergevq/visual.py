@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mergevq.errors import UsageError
-from mergevq.files import write_atomically
+from mergevq.files import expanded, write_atomically
 from mergevq.tokens import Tokens
 
 if TYPE_CHECKING:  # pictures from exported graphs are drawn without it
@@ -233,7 +233,7 @@ def save_picture(image: Picture, path: Path | str) -> None:
         UsageError: the suffix names no picture format.
         OutputError: the file cannot be written.
     """
-    path = Path(path)
+    path = expanded(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise UsageError(f"{path} has no suffix of a picture format; use .png, .jpg or .webp")

@@ -40,6 +40,20 @@ CROPS = [
 ]
 
 
+TINY = {
+    **{
+        f"{part}.{key}": value
+        for part, depth in (("encoder", 2), ("decoder", 1))
+        for key, value in {"channels": 8, "width": 32, "heads": 2, "depth": depth}.items()
+    },
+    "recovery.width": 32,
+    "recovery.heads": 2,
+    "recovery.depth": 1,
+    "quantizer.bits": 8,
+}
+"""Overrides of tiny-32 that make a tokenizer of milliseconds."""
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Every test starts from the same global random states."""
@@ -66,6 +80,25 @@ def image_folder(tmp_path: Path, photo_crops: list[tuple[str, Image.Image]]) -> 
         suffix = "jpg" if number % 2 else "png"
         picture.save(root / label / f"{number:02}.{suffix}", quality=95)
     return root
+
+
+@pytest.fixture(scope="session")
+def token_home(tmp_path_factory: pytest.TempPathFactory, photo_crops: list[tuple[str, Image.Image]]) -> Path:
+    """A folder with a tokenizer, `tok`, and the tokens of twelve pictures of two classes, `tokens`."""
+    from mergevq.data.images.sources import open_source
+    from mergevq.data.tokens.extraction import describe, extract
+
+    home = tmp_path_factory.mktemp("stage2")
+    torch.manual_seed(0)
+    tokenizer = mergevq.create("tiny-32", **TINY).eval()
+    mergevq.save(tokenizer, home / "tok")
+    for number, (label, picture) in enumerate(photo_crops):
+        (home / "images" / label).mkdir(parents=True, exist_ok=True)
+        picture.save(home / "images" / label / f"{number:02}.png")
+    source = open_source(str(home / "images"), "all")
+    meta = describe(tokenizer, source, "all", counts=(24, 40), views=3, shard_size=5)
+    extract(tokenizer, source, home / "tokens", meta)
+    return home
 
 
 @pytest.fixture

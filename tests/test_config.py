@@ -113,22 +113,23 @@ def test_an_override_of_an_unknown_key_names_the_nearest(path, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: EncoderConfig(depth=0), "depth must be positive, not 0"),
+        (lambda: EncoderConfig(depth=0), r"encoder\.depth is 0; it must be a whole number from 1 to 1024"),
         (
             lambda: EncoderConfig(width=500, heads=8),
             r"encoder\.width 500 is not divisible by encoder\.heads 8",
         ),
         (lambda: EncoderConfig(width=6, heads=1), "multiple of 4"),
         (lambda: EncoderConfig(blocks=0), r"encoder\.blocks must be positive"),
-        (lambda: DecoderConfig(blocks=-1), r"decoder\.blocks must be positive"),
+        (lambda: DecoderConfig(blocks=-1), r"decoder\.blocks is -1"),
         (lambda: DecoderConfig(width=9, heads=2), r"decoder\.width 9"),
-        (lambda: MergeConfig(keep=-1), "keep must be positive, not -1"),
+        (lambda: MergeConfig(keep=-1), r"merge\.keep is -1"),
         (lambda: MergeConfig(schedule="cubic"), "unknown value of merge.schedule 'cubic'"),  # type: ignore[arg-type]
-        (lambda: QuantizerConfig(bits=32), "1 to 31 bits"),
-        (lambda: QuantizerConfig(bits=0), "1 to 31 bits"),
+        (lambda: QuantizerConfig(bits=32), r"quantizer\.bits is 32; .* from 1 to 31"),
+        (lambda: QuantizerConfig(bits=0), r"quantizer\.bits is 0"),
         (lambda: RecoveryConfig(heads=7), r"recovery\.width 512 is not divisible by recovery\.heads 7"),
+        (lambda: RecoveryConfig(mlp_ratio=1e-4), r"recovery\.mlp_ratio 0\.0001 leaves nothing"),
         (lambda: TokenizerConfig(image_size=250), "image_size 250 is not a multiple of the stride 8"),
-        (lambda: TokenizerConfig(image_size=-8), "image_size must be positive"),
+        (lambda: TokenizerConfig(image_size=-8), "image_size is -8; it must be a whole number from 1"),
         (
             lambda: TokenizerConfig(merge=MergeConfig(keep=1025)),
             r"merge\.keep 1025 exceeds the 1024 positions",

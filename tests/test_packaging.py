@@ -34,6 +34,12 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
+NEVER_IMPORTED = {
+    "scikit-image": "its photographs are a built-in data set",
+    "torchvision": "timm imports it, and which one there may be depends on PyTorch",
+    "tensorboard": "Lightning imports it where a run asks for its log",
+}
+"""Dependencies that the package names and has another reason for."""
 
 
 def source_files() -> Iterator[tuple[str, Path]]:
@@ -198,6 +204,20 @@ def test_every_third_party_import_is_declared():
     declared = names_of([*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)])
     imported = {DISTRIBUTIONS.get(name, name).replace("_", "-") for name in imported_names()}
     assert imported - declared == set()
+
+
+def test_every_dependency_is_imported():
+    project = PROJECT["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "test"}
+    imported = {DISTRIBUTIONS.get(name, name).replace("_", "-") for name in imported_names()}
+    for requirements in (project["dependencies"], *extras.values()):
+        assert names_of(requirements) - imported - NEVER_IMPORTED.keys() == set()
+    assert NEVER_IMPORTED.keys() & imported == set()
+
+
+def test_libraries_without_types_are_imported():
+    excused = {name.removesuffix(".*") for name in PROJECT["tool"]["mypy"]["overrides"][0]["module"]}
+    assert excused - imported_names() == set()
 
 
 def test_constraints_pin_every_dependency():

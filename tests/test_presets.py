@@ -64,6 +64,16 @@ def test_parameters_are_within_one_percent(name, encoder, decoder):
     assert millions(tokenizer.decoder) == pytest.approx(decoder, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("G", 8), ("G+R", 8), ("R", 12), ("G-d32", 8), ("G+R-d32", 8), ("G-d96", 12), ("G+R-d96", 12)],
+)
+def test_heads_are_those_of_the_released_configurations(name, heads):
+    config = preset(name)
+    assert config.encoder.heads == heads
+    assert config.decoder.heads == (8 if name == "R" else heads)
+
+
 def test_source_recovery_has_the_papers_size():
     assert millions(on_meta("G").recovery) == pytest.approx(7.1, rel=0.03)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,29 @@ def test_a_slice_takes_rows_of_everything():
     part = tokens()[1:]
     assert len(part) == 1 and part.indices.tolist() == [[3, 4, 5]]
     assert part.source.shape == (1, 6) and part.sizes.shape == (1, 3) and part.grid == (2, 3)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_rows_are_taken_by_number_list_and_mask_and_one_after_another(kind):
+    both = tokens() if kind == "tensors" else tokens().arrays()
+    for row in (1, -1, np.int64(1), torch.tensor(1), [1], slice(1, None), [False, True]):
+        part = both[np.array(row) if isinstance(row, list) else row]
+        assert type(part) is type(both) and part.indices.tolist() == [[3, 4, 5]] and part.grid == (2, 3)
+        assert part.source.shape == (1, 6) and part.sizes.shape == (1, 3)
+    assert [each.indices.tolist() for each in both] == [[[0, 1, 2]], [[3, 4, 5]]]
+    with pytest.raises(IndexError, match="no row 2; the tokens are those of 2 images"):
+        both[2]
+    with pytest.raises(UsageError, match=r"not by \(0, 1\)"):
+        both[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "said"),
+    [((3,), (2, 3), r"indices are \(3,\); \(B, K\) is wanted"), ((2, 3), 6, r"grid is 6; a pair \(h, w\)")],
+)
+def test_what_are_no_tokens_is_one_sentence(shape, grid, said):
+    with pytest.raises(UsageError, match=said):
+        Tokens(torch.zeros(shape), torch.zeros(2, 6), torch.zeros(shape), grid)
 
 
 def test_moves_to_another_device():

@@ -23,7 +23,7 @@ from mergevq.export.engines.sidecar import (
 )
 from mergevq.export.manifest import ENGINES, GraphSpec, Manifest, check_files, entry, files_of, read_manifest
 from mergevq.export.runtime.cuda import Cuda
-from mergevq.files import atomic, writing
+from mergevq.files import atomic, expanded, writing
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def build_engines(
         OutputError: an engine cannot be written.
     """
     started = time.perf_counter()
-    folder = Path(folder)
+    folder = expanded(folder)
     manifest = read_manifest(folder)
     if manifest.precision == "int8":
         raise UsageError(
@@ -81,7 +81,7 @@ def build_engines(
     if manifest.winograd:
         raise UsageError(f"{folder} was exported for CPUs, with --winograd; export without it for engines")
     chosen = _chosen(manifest, graphs)
-    out = folder / ENGINES if out is None else Path(out)
+    out = folder / ENGINES if out is None else expanded(out)
     build = _Build.of(toolkit(flavor), targets, tf32, out)
     wanted = [build.describe(manifest, spec, ranges or Ranges()) for spec in chosen]
     check_files(folder, manifest, [name for spec in chosen for name in files_of(manifest, spec)])

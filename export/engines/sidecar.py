@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mergevq.documents import read_json
 from mergevq.errors import UnusableExportError
 from mergevq.export import schema
 from mergevq.export.engines.flavors import FLAVORS, Flavor, Toolkit
@@ -71,7 +72,7 @@ def read_sidecar(path: Path) -> Sidecar:
         UnusableExportError: it is another, cut off or changed.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(path)
         if [values.get(name) for name in ("format", "schema")] != [FORMAT, SCHEMA]:
             raise ValueError("another version of mergevq wrote it")
         _KNOWN(values, "")
@@ -81,7 +82,7 @@ def read_sidecar(path: Path) -> Sidecar:
         found = Sidecar(**values, targets=targets, profiles=profiles, engine=engine)
         if found.key != stated[2] or Path(found.file).name != found.file:
             raise ValueError("it was changed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableExportError(f"{path} does not describe an engine ({error}); {_BUILD}") from error
     return found
 

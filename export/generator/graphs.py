@@ -90,7 +90,7 @@ class HeadGraph(nn.Module):
         parts = [] if known is None else known.unbind(1)
         read = [table(part) for table, part in zip(self.model.codes.tables, parts, strict=False)]
         sequence = torch.stack([context, *read], dim=1)  # (N, 1 + part, D)
-        return self.model.head.logits(self.model.head.transformer(sequence, None)[:, -1], self.part)
+        return self.model.head.logits(self.model.head.transform(sequence)[:, -1], self.part)
 
 
 def generator_plans(model: Generator) -> list[Plan]:

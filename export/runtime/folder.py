@@ -9,9 +9,10 @@ from mergevq.errors import UsageError
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.runtime.generator.generator import ArrayGenerator
 from mergevq.export.runtime.graphs import Graphs
-from mergevq.export.runtime.inputs import checked_count
 from mergevq.export.runtime.sessions import OnnxGraphs
 from mergevq.export.runtime.tokenizer import ArrayTokenizer
+from mergevq.files import expanded
+from mergevq.inputs import checked_integer
 
 MOST_THREADS = 1024
 
@@ -33,11 +34,11 @@ def open_folder(
         UsageError: an unknown provider, or an impossible number of threads.
         DeviceUnavailableError: the provider cannot be used here.
     """
-    if threads is not None and not 1 <= checked_count("threads", threads) <= MOST_THREADS:
+    if threads is not None and not 1 <= checked_integer("threads", threads) <= MOST_THREADS:
         raise UsageError(
             f"threads is {threads}; 1 to {MOST_THREADS} are wanted, or None for ONNX Runtime's own choice"
         )
-    return _opened(OnnxGraphs(Path(folder), provider, threads), "verify")
+    return _opened(OnnxGraphs(expanded(folder), provider, threads), "verify")
 
 
 def open_engines(folder: str | Path, engines: str | Path | None = None) -> ArrayTokenizer | ArrayGenerator:
@@ -52,7 +53,7 @@ def open_engines(folder: str | Path, engines: str | Path | None = None) -> Array
             card.
         DeviceUnavailableError: neither flavour is installed, or there is no card.
     """
-    found = EngineGraphs(Path(folder), None if engines is None else Path(engines))
+    found = EngineGraphs(expanded(folder), None if engines is None else expanded(engines))
     return _opened(found, "verify --runtime tensorrt")
 
 

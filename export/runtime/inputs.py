@@ -1,20 +1,17 @@
-"""What comes from outside, before any of it reaches a graph: shapes, types and ranges.
+"""Arrays from outside, checked before any of them reaches a graph; what is checked says `mergevq.inputs`.
 
 A graph given an index that is out of range raises on one provider, and reads whatever lies there on another.
 """
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
+from mergevq import inputs
 from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
-
-_BEYOND = 1 + 1e-3
-"""How far from 0 a pixel may be: rounding on the way to [-1, 1] is no fault."""
 
 
 def checked_images(images: Any, config: TokenizerConfig) -> np.ndarray:
@@ -23,20 +20,14 @@ def checked_images(images: Any, config: TokenizerConfig) -> np.ndarray:
     Raises:
         UsageError: another type or shape, or values that are NaN or not in [-1, 1].
     """
+    array = _array("images", images, "a NumPy array")
+    inputs.check_image_type(array.dtype.name)
+    inputs.check_image_shape(array.shape, config.stride)
     size = config.image_size
-    array = _array("images", images)
-    if array.dtype != np.float32:
-        raise UsageError(
-            f"images are {array.dtype}; float32 in [-1, 1] is wanted, which for uint8 is value / 127.5 - 1"
-        )
-    if array.ndim != 4 or array.shape[1:] != (3, size, size) or not len(array):
-        raise UsageError(
-            f"images are {array.shape}; these graphs take (B, 3, {size}, {size}) with at least one image"
-        )
-    least, greatest = float(array.min()), float(array.max())
-    if not (least >= -_BEYOND and greatest <= _BEYOND):  # which NaN is not either
-        raise UsageError(f"images hold values from {least:.4g} to {greatest:.4g}; they must lie in [-1, 1]")
-    return np.ascontiguousarray(array)
+    if array.shape[2:] != (size, size):
+        raise UsageError(f"images are {array.shape}; these graphs take (B, 3, {size}, {size})")
+    inputs.check_pixels(float(array.min()), float(array.max()))
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def checked_indices(indices: Any, config: TokenizerConfig) -> np.ndarray:
@@ -45,12 +36,8 @@ def checked_indices(indices: Any, config: TokenizerConfig) -> np.ndarray:
     Raises:
         UsageError: another type or shape, or a code outside the vocabulary.
     """
-    array = _integers("indices", indices)
-    if array.ndim != 2 or not len(array) or not 0 < array.shape[1] <= config.length:
-        raise UsageError(
-            f"indices are {array.shape}; a {config.grid} x {config.grid} grid takes (B, K) with "
-            f"1 <= K <= {config.length}"
-        )
+    array = _integers("indices", indices, "TokenArrays or a NumPy array of indices")
+    inputs.check_index_shape(array.shape, (config.grid, config.grid))
     _check_range("indices", array, 2**config.quantizer.bits)
     return array
 
@@ -62,8 +49,7 @@ def checked_source(source: Any, indices: np.ndarray, config: TokenizerConfig) ->
         UsageError: another type or shape, or a token that there is not.
     """
     array = _integers("source", source)
-    if array.shape != (len(indices), config.length):
-        raise UsageError(f"source is {array.shape}; {(len(indices), config.length)} is wanted")
+    inputs.check_shape("source", array.shape, (len(indices), config.length))
     _check_range("source", array, indices.shape[1])
     return array
 
@@ -75,41 +61,23 @@ def checked_starts(starts: Any, indices: np.ndarray, config: TokenizerConfig) ->
         UsageError: another type or shape, or positions that do not ascend from 0 within the grid.
     """
     array = _integers("starts", starts)
-    if array.shape != indices.shape:
-        raise UsageError(f"starts are {array.shape}; {indices.shape} is wanted, one for each index")
+    inputs.check_shape("starts", array.shape, indices.shape)
     _check_range("starts", array, config.length)
-    if (array[:, 0] != 0).any() or (np.diff(array, axis=1) <= 0).any():
-        raise UsageError("starts do not ascend from 0 in every row, as the first positions of tokens do")
+    inputs.check_starts(not ((array[:, 0] != 0).any() or (np.diff(array, axis=1) <= 0).any()))
     return array
 
 
-def checked_count(name: str, value: Any) -> int:
-    """An integer, of whatever type.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} is {value!r}; an integer is wanted") from None
-
-
-def _integers(name: str, values: Any) -> np.ndarray:
-    array = _array(name, values)
-    if array.dtype.kind not in "iu":
-        raise UsageError(f"{name} are {array.dtype}; integers are wanted")
+def _integers(name: str, values: Any, called: str = "a NumPy array") -> np.ndarray:
+    array = _array(name, values, called)
+    inputs.check_integer_type(name, array.dtype.name)
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _array(name: str, values: Any) -> np.ndarray:
-    if not isinstance(values, np.ndarray):
-        raise UsageError(f"{name} are of type {type(values).__name__}; a NumPy array is wanted")
-    return values
+def _array(name: str, values: Any, called: str) -> np.ndarray:
+    inputs.check_kind(name, values, np.ndarray, called)
+    array: np.ndarray = values
+    return array
 
 
 def _check_range(name: str, array: np.ndarray, end: int) -> None:
-    least, greatest = int(array.min()), int(array.max())
-    if least < 0 or greatest >= end:
-        wrong = least if least < 0 else greatest
-        raise UsageError(f"{name} hold {wrong}; they must lie in [0, {end})")
+    inputs.check_range(name, int(array.min()), int(array.max()), end)

@@ -11,13 +11,13 @@ from mergevq.config import TokenizerConfig
 from mergevq.errors import UsageError
 from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.inputs import (
-    checked_count,
     checked_images,
     checked_indices,
     checked_source,
     checked_starts,
 )
 from mergevq.export.tokenizer.source_map import most_likely_source, source_with_starts
+from mergevq.inputs import check_same_grid, checked_grid, checked_integer
 from mergevq.models.tokenizer.merge import merge_schedule
 from mergevq.tokens import TokenArrays
 
@@ -55,14 +55,14 @@ class ArrayTokenizer:
         """Images to tokens.
 
         Args:
-            images: (B, 3, S, S) float32 in [-1, 1].
+            images: (B, 3, S, S) in [-1, 1], of any floating-point type.
             keep: K; by default the preset's.
 
         Raises:
             UsageError: images of another type or shape, or a K that there is no encoder for.
         """
         images = checked_images(images, self.config)
-        keep = self.config.merge.keep if keep is None else checked_count("keep", keep)
+        keep = self.config.merge.keep if keep is None else checked_integer("keep", keep)
         self._check_keep(keep)
         if self.keeps:
             found = self.graphs.run("encoder", {"image": images}, keep=keep)
@@ -84,6 +84,7 @@ class ArrayTokenizer:
             UsageError: a type, a shape, a grid or a value that these graphs do not take.
         """
         if isinstance(tokens, TokenArrays):
+            check_same_grid(grid, tokens.grid)
             indices = checked_indices(tokens.indices, self.config)
             self._check_grid(tokens.grid)
             source = checked_source(tokens.source, indices, self.config)
@@ -123,7 +124,7 @@ class ArrayTokenizer:
         return self.config.grid, self.config.grid
 
     def _check_grid(self, grid: tuple[int, int]) -> None:
-        if tuple(grid) != self._grid:
+        if checked_grid(grid) != self._grid:
             raise UsageError(
                 f"the tokens are on a grid of {' x '.join(map(str, grid))}; these graphs were made for "
                 f"{self.config.grid} x {self.config.grid}"

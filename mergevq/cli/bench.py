@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from mergevq.bench.groups import SUITES, files
 from mergevq.cli.shared import common
 from mergevq.errors import UsageError
+from mergevq.files import expanded
 
 
 def register(subparsers: Any) -> None:
@@ -56,7 +56,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help="time run times for so long a case, or two or three rounds [8 with --full, else 0.2]",
     )
     parser.add_argument(
-        "--threads", type=common.positive, metavar="N", help="of every run time [2 with --full, else 1]"
+        "--threads", type=common.some_processes, metavar="N", help="of every run time [2 with --full, else 1]"
     )
     common.add_device(parser)
     parser.add_argument(
@@ -72,11 +72,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help="time the run times on this model instead of one with random weights",
     )
     parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="time these graphs of --checkpoint instead of new ones"
+        "--export",
+        type=common.path,
+        metavar="DIR",
+        help="time these graphs of --checkpoint instead of new ones",
     )
     parser.add_argument(
         "--exports",
-        type=Path,
+        type=common.path,
         metavar="DIR",
         help="keep exported graphs there for later runs [they are thrown away]",
     )
@@ -84,17 +87,22 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     """Where results go."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round of every case there")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE.md", help="write the tables there, not to stdout"
+        "--json", type=common.path, metavar="FILE", help="write every round of every case there"
     )
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="write the plots there")
     parser.add_argument(
-        "--compare", type=Path, metavar="EARLIER.json", help="show what changed since an earlier --json"
+        "--report", type=common.path, metavar="FILE.md", help="write the tables there, not to stdout"
+    )
+    parser.add_argument("--plot", type=common.path, metavar="DIR", help="write the plots there")
+    parser.add_argument(
+        "--compare",
+        type=common.path,
+        metavar="EARLIER.json",
+        help="show what changed since an earlier --json",
     )
     parser.add_argument(
         "--results",
-        type=Path,
+        type=common.path,
         metavar="FILE",
         help="take these timings, of an earlier --json, and time nothing",
     )
@@ -181,4 +189,4 @@ def _write(options: argparse.Namespace, results: dict[str, Any], earlier: dict[s
 
 def _resolved(checkpoint: str | None) -> str | None:
     """A path from anywhere; the name of a repository stays one."""
-    return str(Path(checkpoint).resolve()) if checkpoint and Path(checkpoint).exists() else checkpoint
+    return str(expanded(checkpoint).resolve()) if checkpoint and expanded(checkpoint).exists() else checkpoint

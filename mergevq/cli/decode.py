@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from mergevq.cli.shared import common, engines
@@ -27,8 +27,10 @@ def register(subparsers: Any) -> None:
     )
     common.add_checkpoint(parser)
     engines.add_runtime(parser)
-    parser.add_argument("tokens", type=Path, metavar="TOKENS.npz", help="a token file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the pictures")
+    parser.add_argument("tokens", type=common.path, metavar="TOKENS.npz", help="a token file")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="the folder for the pictures"
+    )
     parser.add_argument(
         "--source",
         choices=("true", "recovered"),

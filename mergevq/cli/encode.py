@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common, engines
@@ -36,7 +35,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES", help="files, folders, tar shards or builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the token file")
+    parser.add_argument("--out", type=common.path, required=True, metavar="FILE.npz", help="the token file")
     parser.add_argument(
         "--keep",
         type=common.positive,
@@ -51,6 +50,7 @@ def register(subparsers: Any) -> None:
         help="resize nothing, cut to multiples of the stride; all pictures must then have one size",
     )
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
 
@@ -65,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     size = None if options.original_size else common.square_size(config, options.size)
     if size is not None and options.keep is not None:
         common.check_keeps(config, size, [options.keep])
-    reader = PictureReader(find_pictures(options.images), size, config.stride, options.batch_size)
+    reader = PictureReader(
+        find_pictures(options.images), size, config.stride, options.batch_size, common.limits(options)
+    )
     common.check_writable(options.out)
     started = time.perf_counter()
     encoded = _encode(tokenizer, reader, options.keep)

@@ -35,7 +35,9 @@ def register(subparsers: Any) -> None:
     )
     common.add_device(parser)
     engines.add_runtime(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the pictures")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="the folder for the pictures"
+    )
     parser.add_argument(
         "--number", type=common.positive, default=4, metavar="N", help="pictures of each class [%(default)s]"
     )

@@ -43,6 +43,7 @@ def register(subparsers: Any) -> None:
         help="kept counts [the preset's K, L and some between]",
     )
     common.add_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--limit", type=common.positive, default=8, metavar="N", help="the first N pictures [%(default)s]"
     )
@@ -64,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     found = find_pictures(options.images)
     if len(found) > options.limit:
         logger.info("drawing the first %d of %d pictures; --limit draws more", options.limit, len(found))
-    reader = PictureReader(found[: options.limit], size, tokenizer.config.stride, batch_size=1)
+    reader = PictureReader(
+        found[: options.limit], size, tokenizer.config.stride, batch_size=1, limits=common.limits(options)
+    )
     images = torch.cat([torch.from_numpy(image) for _, image in reader])  # (B, 3, S, S)
     save_picture(_figure(tokenizer, images, keeps), options.out)
     print(f"{common.pictures(len(images))} at {', '.join(map(str, keeps))} tokens: {options.out}")

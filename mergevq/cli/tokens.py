@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -36,7 +35,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="image folder, tar shards or builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the shards")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="the folder for the shards"
+    )
     parser.add_argument(
         "--split", choices=("train", "val", "all"), default="train", help="which pictures [%(default)s]"
     )
@@ -69,12 +70,13 @@ def register(subparsers: Any) -> None:
 def _add_process_options(parser: argparse.ArgumentParser) -> None:
     """How the work is done, and by how many."""
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
-        "--seed", type=common.natural, default=0, metavar="N", help="decides crops and counts [%(default)s]"
+        "--seed", type=common.seed, default=0, metavar="N", help="decides crops and counts [%(default)s]"
     )
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",
@@ -168,6 +170,7 @@ def _extract(
             world=world,
             workers=options.workers,
             max_failures=options.max_failures,
+            limits=common.limits(options),
             progress=bar.update,
         )
     return todo, missing

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from mergevq.errors import UsageError, unknown_name
+from mergevq.inputs import checked_number
 
 GuidanceSchedule = Literal["constant", "linear"]
 _SCHEDULES = ("constant", "linear")
@@ -15,7 +15,7 @@ def check_guidance(scale: float, schedule: str) -> None:
     """Raises UsageError for a scale or a schedule that means nothing."""
     if schedule not in _SCHEDULES:
         raise UsageError(unknown_name("guidance schedule", schedule, _SCHEDULES))
-    if not (math.isfinite(scale) and scale >= 0):
+    if checked_number("guidance", scale) < 0:
         raise UsageError(f"guidance is {scale}; it must be a number from 0 upwards, and 1 is none")
 
 

@@ -1,7 +1,8 @@
 """Tokens at given positions in a random order, several at a time: rand_ar.
 
 A pass reads the tokens of the pass before, each after its question, and asks the next questions. A
-question sees every token that is known and itself, not the other questions asked with it. Those of the
+question sees every token that is known and itself, not the other questions asked with it: what it was trained to
+answer. On request it sees those before it too, as in RandAR's code. Those of the
 pass before are read again behind the tokens that came with them, as in training; only the first one
 had nothing between, and stays in the cache. One token a pass is therefore exactly sequential decoding.
 
@@ -64,6 +65,7 @@ class _Decoding:
 
     def __init__(self, model: Generator, request: Request, positions: torch.Tensor):
         self.model = model
+        self.questions = request.questions
         self.positions = positions  # (B, K)
         self.tokens = torch.zeros_like(positions)
         self.done = 0
@@ -94,12 +96,13 @@ class _Decoding:
         self.done += count
 
     def _transform(self, x: torch.Tensor, at: torch.Tensor, asked: int) -> torch.Tensor:
-        """Reads and asks: each token sees those before it, each question all tokens and itself."""
+        """Reads and asks: each token sees those before it, each question all tokens and what the request says."""
         length = x.shape[1]
         self.cache.next(self._read, self._read + length)
         known = length - asked
         seen = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        seen[known:, known:] = torch.eye(asked, dtype=torch.bool, device=x.device)
+        if self.questions == "independent":
+            seen[known:, known:] = torch.eye(asked, dtype=torch.bool, device=x.device)
         mask = torch.cat([seen.new_ones(length, self._read), seen], dim=1).unsqueeze(0)  # (1, T, S)
         return self.model.transformer(x, self.model.rotation(at), mask, self.cache.layers)
 

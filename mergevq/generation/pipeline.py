@@ -19,10 +19,12 @@ from mergevq.generation.parallel import generate_at
 from mergevq.generation.request import CacheUse, Request
 from mergevq.generation.sequential import generate_raster
 from mergevq.generation.settings import (
+    Questions,
     Sampling,
-    check_labels,
+    check_questions,
     check_steps,
     kept_counts,
+    known_classes,
     row_seeds,
     schedule_of,
 )
@@ -103,6 +105,7 @@ class ImageGenerator(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | torch.Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
@@ -117,6 +120,8 @@ class ImageGenerator(nn.Module):
             top_k: only the k likeliest of a vocabulary; 0 is no limit.
             top_p: only the likeliest that together reach this probability.
             steps: passes of rand_ar for K tokens, each decoding several; by default K. The others take L.
+            questions: what a question of rand_ar sees of those asked in the same pass: "independent", nothing, which
+                is what it was trained to answer; "causal", those before it, as RandAR's published numbers were made.
             keep: K for all or for each, one of those it was trained on. By default merge_ar takes the middle one,
                 and rand_ar draws from those of the training images.
             progress: called with the number of passes done and the number of all.
@@ -133,6 +138,7 @@ class ImageGenerator(nn.Module):
             guidance=guidance,
             guidance_schedule=guidance_schedule,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            questions=questions,
             keep=keep,
             progress=progress,
         )
@@ -140,7 +146,7 @@ class ImageGenerator(nn.Module):
         for part in self.generate_tokens(request, steps):
             painted = self.tokenizer.decode(part.tokens)
             if images is None:
-                images = painted.new_empty(len(labels), *painted.shape[1:])
+                images = painted.new_empty(len(request.labels), *painted.shape[1:])
             images[part.rows] = painted
         assert images is not None
         return images
@@ -153,6 +159,7 @@ class ImageGenerator(nn.Module):
         guidance: float = 1.0,
         guidance_schedule: GuidanceSchedule | None = None,
         sampling: Sampling | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | torch.Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Request:
@@ -161,14 +168,17 @@ class ImageGenerator(nn.Module):
         Raises:
             UsageError: a class, a count or a setting that does not exist.
         """
-        labels = self._checked_labels(labels)
+        config = self.model.config
+        classes = known_classes(labels, config)
+        check_questions(questions, config)
         return Request(
-            labels=labels,
-            keep=self._counts(keep, len(labels)),
-            seeds=row_seeds(seed, len(labels)),
+            labels=torch.tensor(classes, device=self.device),
+            keep=torch.tensor(kept_counts(keep, len(classes), config), device=self.device),
+            seeds=row_seeds(seed, len(classes)),
             sampling=sampling or Sampling(),
             guidance=guidance,
-            guidance_schedule=schedule_of(self.model.config.kind, guidance_schedule),
+            guidance_schedule=schedule_of(config.kind, guidance_schedule),
+            questions=questions,
             static_shapes=self.compiled or self.device.type != "cpu",
             progress=progress,
         )
@@ -219,18 +229,3 @@ class ImageGenerator(nn.Module):
     @property
     def _grid(self) -> tuple[int, int]:
         return self.model.config.grid, self.model.config.grid
-
-    def _checked_labels(self, labels: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
-        if labels.dim() != 1 or not len(labels):
-            raise UsageError(f"labels are {tuple(labels.shape)}; a list of at least one class is wanted")
-        check_labels(labels.tolist(), self.model.config)
-        return labels
-
-    def _counts(self, keep: int | Sequence[int] | torch.Tensor | None, rows: int) -> torch.Tensor:
-        """(B,) kept counts; 0 where rand_ar is free to draw one."""
-        asked = None if keep is None else torch.as_tensor(keep, dtype=torch.int64)
-        if asked is not None and asked.dim() > 1:
-            raise UsageError(f"kept counts are {tuple(asked.shape)}; give one, or one a label")
-        counts = kept_counts(None if asked is None else asked.tolist(), rows, self.model.config)
-        return torch.tensor(counts, device=self.device)

@@ -9,7 +9,7 @@ import torch
 
 from mergevq.generation.guidance import GuidanceSchedule, check_guidance
 from mergevq.generation.settings import CacheUse as CacheUse
-from mergevq.generation.settings import Sampling
+from mergevq.generation.settings import Questions, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Request:
         sampling: how codes are drawn.
         guidance: the scale of classifier-free guidance; 1 is none, and costs one pass instead of two.
         guidance_schedule: "constant", or "linear" from 1 to the scale.
+        questions: what a question of rand_ar sees of those asked with it.
         static_shapes: whether the passes of raster and merge_ar are to have few different shapes, for compilers and
             devices that prepare themselves for each; attention then reads up to 127 slots too many.
         progress: called with the number of passes done and the number of all.
@@ -34,6 +35,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     guidance: float = 1.0
     guidance_schedule: GuidanceSchedule = "constant"
+    questions: Questions = "independent"
     static_shapes: bool = False
     progress: Callable[[int, int], None] | None = None
 

@@ -10,32 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from mergevq.errors import UsageError
+from mergevq.errors import UsageError, unknown_name
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
+from mergevq.inputs import checked_integer, integers
+from mergevq.ranges import Range, check_numbers
+
+Questions = Literal["independent", "causal"]
+"""What a question of rand_ar sees of those asked in the same pass: nothing, or those before it, as in RandAR."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """How a code is chosen from its logits."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0, 10**6)] = 1.0
     """Divides the logits; 0 takes the likeliest code."""
-    top_k: int = 0
+    top_k: Annotated[int, Range(0, 10**9)] = 0
     """Only the k likeliest may be drawn, and those as likely as the k-th; 0 is no limit."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Range(0, 1, ends="(]")] = 1.0
     """Of these, only the likeliest that together reach this probability."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be 0 or more")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k}; it must be 0, for no limit, or more")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        check_numbers(self, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,14 @@ class CacheUse:
     passes: int
 
 
-def row_seeds(seed: int | Sequence[int], rows: int) -> list[int]:
+def row_seeds(seed: Any, rows: int) -> list[int]:
     """A seed for each row: those given, or `seed`, `seed` + 1, ...
 
     Raises:
-        UsageError: not one seed a row.
+        UsageError: not one seed a row, or one that is no integer.
     """
-    seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else [int(one) for one in seed]
+    found = integers("seeds", seed)
+    seeds = [found + row for row in range(rows)] if isinstance(found, int) else found
     if len(seeds) != rows:
         raise UsageError(f"{len(seeds)} seeds for {rows} labels; give one seed, or one a label")
     return seeds
@@ -81,28 +83,41 @@ def schedule_of(kind: GeneratorKind, asked: GuidanceSchedule | None) -> Guidance
     return asked or ("linear" if kind == "rand_ar" else "constant")
 
 
-def check_labels(labels: Sequence[int], config: GeneratorConfig) -> None:
-    """Raises UsageError for a class that the generator does not know."""
-    for label in labels:
+def known_classes(labels: Any, config: GeneratorConfig) -> list[int]:
+    """The classes of a batch.
+
+    Args:
+        labels: a sequence, an array or a tensor of integers.
+        config: of the generator.
+
+    Raises:
+        UsageError: there is none, one is no integer, or the generator does not know it.
+    """
+    classes = integers("labels", labels)
+    if isinstance(classes, int) or not classes:
+        raise UsageError(f"labels are {classes}; a list of at least one class is wanted")
+    for label in classes:
         if not 0 <= label < config.classes:
             raise UsageError(f"there is no class {label}; the generator knows 0 to {config.classes - 1}")
+    return classes
 
 
-def kept_counts(keep: int | Sequence[int] | None, rows: int, config: GeneratorConfig) -> list[int]:
+def kept_counts(keep: Any, rows: int, config: GeneratorConfig) -> list[int]:
     """A kept count for each row; 0 where rand_ar is free to draw one.
 
     Args:
-        keep: for all, or one a row; None leaves it to the kind.
+        keep: an integer for all, or one a row in a sequence, an array or a tensor; None leaves it to the kind.
         rows: R.
         config: of the generator.
 
     Raises:
-        UsageError: a count that it was not trained with, or not one a row.
+        UsageError: what is no integer, a count that it was not trained with, or not one a row.
     """
     known = config.counts
     if keep is None:
         return [0 if config.kind == "rand_ar" else known[len(known) // 2]] * rows
-    counts = [keep] * rows if isinstance(keep, int) else list(keep)
+    found = integers("kept counts", keep)
+    counts = [found] * rows if isinstance(found, int) else found
     unseen = sorted(set(counts) - set(known))
     if unseen and config.kind != "raster":
         nearest = min(known, key=lambda count: abs(count - unseen[0]))
@@ -115,10 +130,24 @@ def kept_counts(keep: int | Sequence[int] | None, rows: int, config: GeneratorCo
 
 
 def check_steps(steps: int | None, config: GeneratorConfig) -> None:
-    """Raises UsageError where steps are given to a kind that takes one a token."""
-    if steps is not None and config.kind != "rand_ar":
+    """Raises UsageError for steps that are no number, or given to a kind that takes one a token."""
+    if steps is None:
+        return
+    checked_integer("steps", steps)
+    if config.kind != "rand_ar":
         raise UsageError(
             f"steps is {steps}; only rand_ar decodes several tokens a step, {config.kind} takes {config.length}"
+        )
+
+
+def check_questions(questions: str, config: GeneratorConfig) -> None:
+    """Raises UsageError for a way of asking that does not exist, or that only rand_ar has."""
+    known = get_args(Questions)
+    if questions not in known:
+        raise UsageError(unknown_name("way of asking questions", questions, known))
+    if questions != known[0] and config.kind != "rand_ar":
+        raise UsageError(
+            f"questions are {questions!r}; only rand_ar asks any, {config.kind} decodes token by token"
         )
 
 

@@ -7,21 +7,21 @@ whole or not at all, and the configuration records the SHA-256 of the weights.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mergevq.config import from_dict, to_dict
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError, UsageError
-from mergevq.files import read_steadily
+from mergevq.files import expanded, read_steadily
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
 from mergevq.models import store
+from mergevq.models.checkpoint_path import TOKENIZER, checkpoint_path
 from mergevq.models.generators.autoregressive import Generator
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 FORMAT = "mergevq-generator"
-TOKENIZER = "tokenizer"
 
 
 def create_generator(size: str, kind: GeneratorKind, tokenizer: Tokenizer, **changes: Any) -> ImageGenerator:
@@ -53,7 +53,7 @@ def save(thing: Tokenizer | ImageGenerator, folder: str | Path) -> None:
     if isinstance(thing, Tokenizer):
         store.save(thing, folder)
         return
-    folder = Path(folder)
+    folder = expanded(folder)
     with store.writing(folder):
         (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
     store.save(thing.tokenizer, folder / TOKENIZER)
@@ -79,22 +79,20 @@ def load(where: str | Path) -> Tokenizer | ImageGenerator:
 
     Args:
         where: a folder written by `save` (a training run is one too), a tokenizer's training checkpoint (.ckpt;
-            its averaged weights), or the name of a repository on the Hugging Face hub.
+            its averaged weights), or hf://user/name on the Hugging Face hub. ~ is the home folder.
 
     Raises:
         CheckpointError: nothing is there, or a file is truncated, changed, or not of this package.
     """
-    folder = Path(where)
-    if is_generator(folder):
-        return load_generator(folder)
-    return store.load(where)
+    path = checkpoint_path(where)
+    return load_generator(path) if is_generator(path) else store.load(path)
 
 
 def is_generator(folder: Path) -> bool:
     """Whether this folder says of itself that it holds a generator."""
     try:
-        described = json.loads((folder / store.CONFIG).read_text())
-    except (OSError, ValueError):
+        described = read_json(folder / store.CONFIG)
+    except DocumentError:
         return False
     return isinstance(described, dict) and described.get("format") == FORMAT
 
@@ -105,7 +103,7 @@ def load_generator(where: str | Path) -> ImageGenerator:
     Raises:
         CheckpointError: there is none, a file is truncated or changed, or the tokenizer is another one.
     """
-    folder = Path(where)
+    folder = checkpoint_path(where)
     parts = (folder, folder / TOKENIZER)
     files = [part / name for part in parts for name in (store.CONFIG, store.WEIGHTS)]
     return read_steadily(files, lambda: _loaded(folder))
@@ -114,10 +112,10 @@ def load_generator(where: str | Path) -> ImageGenerator:
 def _loaded(folder: Path) -> ImageGenerator:
     described, tensors = store.read_model(folder, FORMAT)
     try:
-        model = Generator(from_dict(GeneratorConfig, described.get("config", {})))
+        config = from_dict(GeneratorConfig, described.get("config", {}))
     except (MergeVQError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} has a configuration that cannot be used: {error}") from error
-    store.fill(model, tensors, folder / store.WEIGHTS)
+    model = store.build(lambda: Generator(config), config.layers, tensors, folder / store.WEIGHTS)
     tokenizer = store.load(folder / TOKENIZER)
     if store.fingerprint(tokenizer) != described.get("tokenizer"):
         raise CheckpointError(

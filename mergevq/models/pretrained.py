@@ -7,8 +7,6 @@ downloaded unless the caller asks for a timm model by name with `pretrained=True
 from __future__ import annotations
 
 import difflib
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ import torch
 from torch import nn
 
 from mergevq.errors import CheckpointError, UsageError
+from mergevq.files import expanded
+from mergevq.models.weight_files import read_safetensors, read_torch
 
 
 def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
@@ -28,10 +28,10 @@ def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
         UsageError: there is no such file.
         CheckpointError: the file is damaged, holds more than tensors, or would run code when read.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise UsageError(f"there is no weights file {path}; pass the path of a .safetensors or .pth file")
-    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    weights = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     if not isinstance(weights, dict) or not all(
         isinstance(value, torch.Tensor) for value in weights.values()
     ):
@@ -101,24 +101,3 @@ def _import_timm() -> Any:
     except ImportError as error:
         raise UsageError("timm is not installed; install it to use its networks") from error
     return timm
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # A pickle of another protocol is refused below; the warning before it would only be noise.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read as plain tensors: {reason}") from error

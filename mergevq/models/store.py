@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import warnings
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
-from mergevq.errors import CheckpointError, MergeVQError
-from mergevq.files import atomic, read_steadily, sha256, writing
+from mergevq.documents import DocumentError, read_json
+from mergevq.errors import CheckpointError, MergeVQError, shown
+from mergevq.files import atomic, expanded, read_steadily, sha256, writing
 from mergevq.files import write_atomically as write_atomically
+from mergevq.models.checkpoint_path import CONFIG as CONFIG
+from mergevq.models.checkpoint_path import WEIGHTS as WEIGHTS
+from mergevq.models.checkpoint_path import checkpoint_path
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.models.weight_files import read_safetensors, read_torch, refuse_mistaken
 from mergevq.presets import preset
 from mergevq.tokens import check_maker
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 FORMAT = "mergevq-tokenizer"
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def create(name: str, **overrides: Any) -> Tokenizer:
@@ -56,7 +60,7 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> None:
     Raises:
         OutputError: it cannot be written; what was there before is unchanged.
     """
-    write_model(tokenizer, Path(folder), FORMAT, config=to_dict(tokenizer.config))
+    write_model(tokenizer, expanded(folder), FORMAT, config=to_dict(tokenizer.config))
 
 
 def write_model(model: nn.Module, folder: Path, kind: str, **described: Any) -> None:
@@ -87,21 +91,13 @@ def load(where: str | Path) -> Tokenizer:
 
     Args:
         where: a folder written by `save` (a training run is one too), a training checkpoint (.ckpt; its
-            averaged weights), or the name of a repository on the Hugging Face hub.
+            averaged weights), or hf://user/name on the Hugging Face hub. ~ is the home folder.
 
     Raises:
         CheckpointError: nothing is there, or a file is truncated, changed, or not of this package.
     """
-    path = Path(where)
-    if path.is_dir():
-        tokenizer = _load_folder(path)
-    elif path.is_file():
-        tokenizer = _load_training_checkpoint(path)
-    elif _looks_like_hub_id(str(where)):
-        tokenizer = _load_folder(_download(str(where)))
-    else:
-        raise CheckpointError(f"there is no checkpoint at {where}")
-    return tokenizer.eval()
+    path = checkpoint_path(where)
+    return (_load_folder(path) if path.is_dir() else _load_training_checkpoint(path)).eval()
 
 
 def _load_folder(folder: Path) -> Tokenizer:
@@ -142,12 +138,20 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a {what}: it has no {CONFIG}")
     try:
-        described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        described = read_json(path)
+    except DocumentError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(described, dict) or described.get("format") != kind:
-        raise CheckpointError(f"{path} does not describe a mergevq {what}")
+        raise CheckpointError(f"{path} does not describe a mergevq {what}{_instead(described)}")
     return described
+
+
+def _instead(described: Any) -> str:
+    """What else of this package a config.json describes, in words."""
+    kind = described.get("format") if isinstance(described, dict) else None
+    if not isinstance(kind, str) or not kind.startswith("mergevq-"):
+        return ""
+    return f" but {shown(kind)}"
 
 
 def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -159,12 +163,36 @@ def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Ten
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise CheckpointError(f"{folder} has a {CONFIG} and no {WEIGHTS}")
+    refuse_mistaken(weights)
     if sha256(weights) not in (described.get("sha256"), described.get("replaces")):
         raise CheckpointError(f"{weights} is truncated or is not the file that its {CONFIG} describes")
-    try:
-        return load_file(weights)
-    except SafetensorError as error:
-        raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
+    return read_safetensors(weights)
+
+
+def build(make: Callable[[], Model], layers: int, tensors: dict[str, torch.Tensor], where: Path) -> Model:
+    """A model with these weights, all of them and no others.
+
+    Names and shapes are compared before it is made, on the meta device, where tensors take no memory: a description of
+    another model costs nothing, however large that would be.
+
+    Args:
+        make: the model, of any weights.
+        layers: at least so many tensors the model has.
+        tensors: its weights by name.
+        where: they are from, for messages.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    if layers > len(tensors):
+        raise CheckpointError(
+            f"{where} does not fit its configuration: {len(tensors)} tensors cannot be those of {layers} layers"
+        )
+    with torch.device("meta"):
+        fill(make(), {name: value.to("meta") for name, value in tensors.items()}, where)
+    model = make()
+    fill(model, tensors, where)
+    return model
 
 
 def fill(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
@@ -176,8 +204,13 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> Non
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{where} does not fit its configuration: {first}") from error
+        raise CheckpointError(f"{where} does not fit its configuration: {misfit(error)}") from error
+
+
+def misfit(error: RuntimeError) -> str:
+    """The first of what `load_state_dict` complains of."""
+    lines = str(error).splitlines()
+    return textwrap.shorten(lines[1] if len(lines) > 1 else str(error), 250, placeholder=" ...")
 
 
 def _load_training_checkpoint(path: Path) -> Tokenizer:
@@ -189,7 +222,7 @@ def _load_training_checkpoint(path: Path) -> Tokenizer:
     averaged = {
         name.removeprefix("ema."): value
         for name, value in checkpoint["state_dict"].items()
-        if name.startswith("ema.")
+        if isinstance(name, str) and name.startswith("ema.") and isinstance(value, torch.Tensor)
     }
     return _filled(config["model"], averaged, path)
 
@@ -200,17 +233,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is truncated, or holds pickled objects other than tensors.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its message goes on to explain how to execute the file
-        raise CheckpointError(
-            f"{path} cannot be read safely: it is damaged, or holds objects other than tensors and plain values"
-        ) from error
-    except Exception as error:  # a damaged file can make the reader raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    checkpoint = read_torch(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} is not a training checkpoint")
     return checkpoint
@@ -221,46 +244,25 @@ def _filled(config: Any, tensors: dict[str, torch.Tensor], where: Path) -> Token
     if not isinstance(config, dict):
         raise CheckpointError(f"{where} comes without a configuration")
     try:
-        tokenizer = Tokenizer(from_dict(TokenizerConfig, config))
+        described = from_dict(TokenizerConfig, config)
     except MergeVQError as error:
         raise CheckpointError(f"{where} has a configuration that cannot be used: {error}") from error
-    fill(tokenizer, tensors, where)
-    return tokenizer
-
-
-def _looks_like_hub_id(name: str) -> bool:
-    owner, _, repository = name.partition("/")
-    return bool(owner) and bool(repository) and "/" not in repository and not name.startswith((".", "~"))
-
-
-def _download(repository: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise CheckpointError(
-            f"there is no folder {repository}, and to look for it on the hub huggingface_hub must be "
-            "installed (pip install mergevq[hub])"
-        ) from error
-    try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # the hub's client raises many kinds: offline, unknown, private
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{repository} is no folder here and cannot be had from the hub: {reason}"
-        ) from error
+    return build(lambda: Tokenizer(described), described.layers, tensors, where)
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
     """SHA-256 of the weights, by name, that decide what a code and a source map mean.
 
     Those are the encoder's, the quantiser's and the decoder's; a folder and a checkpoint of one model have
-    the same. Source recovery is left out: tokens stay valid while it is fine-tuned.
+    the same, and so has a model that was saved in half precision and is loaded in float32: values count, not how
+    many bits they are held in. Source recovery is left out: tokens stay valid while it is fine-tuned.
     """
     digest = hashlib.sha256()
     for name, value in sorted(tokenizer.state_dict().items()):
         if not name.startswith("recovery."):
+            value = value.detach().float() if value.is_floating_point() else value
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

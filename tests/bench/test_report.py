@@ -125,7 +125,7 @@ def test_without_a_file_it_writes_to_standard_output(written, results, capsys):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "cannot read"), ("not json", "is not JSON"), ("[]", "no timings"), ('{"a": 1}', "no timings")],
+    [(None, "cannot read"), ("not json", "is no JSON"), ("[]", "no timings"), ('{"a": 1}', "no timings")],
 )
 def test_a_file_that_is_no_benchmark_is_one_sentence(tmp_path, capsys, content, complaint):
     path = tmp_path / "some.json"

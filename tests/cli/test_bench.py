@@ -17,7 +17,7 @@ from mergevq.export import manifest as manifests
 from mergevq.export.manifest import Manifest
 from mergevq.presets import preset
 
-HOME = Path(mergevq.bench.__file__).resolve().parent
+HOME = Path(mergevq.bench.__file__).resolve().parent / "suites"
 TIMED = {
     "group": "merging",
     "fullname": "bench_merging.py::test[a]",
@@ -53,7 +53,9 @@ def test_every_suite_has_its_file_and_every_file_its_suite():
 
 
 def test_a_group_is_timed_and_nothing_else_is_left_behind(mergevq_process, tmp_path):
-    before = {path: path.stat().st_mtime for path in HOME.rglob("*") if "__pycache__" not in path.parts}
+    before = {
+        path: path.stat().st_mtime for path in HOME.parent.rglob("*") if "__pycache__" not in path.parts
+    }
     (tmp_path / "here").mkdir()
     result = mergevq_process(
         "bench", "--group", "merging", "--only", "test_share", "--threads", 1,
@@ -68,7 +70,7 @@ def test_a_group_is_timed_and_nothing_else_is_left_behind(mergevq_process, tmp_p
     assert "### Merging in one pass" in (tmp_path / "now.md").read_text() and result.out == ""
     assert list((tmp_path / "here").iterdir()) == []
     assert before == {path: path.stat().st_mtime for path in before}
-    assert {path for path in HOME.rglob("*") if "__pycache__" not in path.parts} == set(before)
+    assert {path for path in HOME.parent.rglob("*") if "__pycache__" not in path.parts} == set(before)
 
 
 def test_a_case_takes_as_long_as_is_said(mergevq_main, monkeypatch, tmp_path):
@@ -116,7 +118,7 @@ def test_a_request_that_cannot_be_met_is_one_sentence(mergevq_main, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "is not JSON"), ("{}", "no timings"), ("\0", "is not JSON")]
+    ("content", "said"), [("{", "is no JSON"), ("{}", "no timings"), ("\0", "is no JSON")]
 )
 def test_a_damaged_file_of_timings(mergevq_main, monkeypatch, tmp_path, content, said):
     monkeypatch.setattr(running, "run", lambda settings: pytest.fail("it went on to time"))

@@ -59,6 +59,18 @@ def test_original_size_cuts_to_the_stride(mergevq_main, tiny, tmp_path):
     assert file.names == ["a.png", "b.png"] and file.tokens.grid == (7, 12) and file.tokens.keep == 42
 
 
+@pytest.mark.parametrize("sizes", [(), ("--original-size",), ("--size", 48)])
+def test_pictures_beyond_the_limits_are_left_out(mergevq_main, tiny, tmp_path, sizes):
+    for name, size in {"a.png": (50, 31), "strip.png": (150, 1), "wide.png": (90, 70)}.items():
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    arguments = ("encode", "--checkpoint", tiny, tmp_path, "--out", tmp_path / "t.npz")
+    result = mergevq_main(*arguments, *sizes, "--max-pixels", 6000)
+    assert result.error == "2 of 3 pictures had to be left out; the others are done"
+    assert "strip.png: 150 x 1 px" in result.err and "max_aspect is 100" in result.err
+    assert "wide.png: 90 x 70 px" in result.err and "max_pixels is 6000" in result.err
+    assert mergevq_main(*arguments, "--size", 32, "--max-aspect", 150).code == 0
+
+
 def test_a_picture_smaller_than_a_patch(mergevq_main, tiny, tmp_path):
     Image.new("RGB", (3, 2), "red").save(tmp_path / "dot.png")
     arguments = ("encode", "--checkpoint", tiny, tmp_path / "dot.png", "--out", tmp_path / "t.npz")

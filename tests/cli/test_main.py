@@ -53,6 +53,26 @@ def test_help_has_examples_that_parse(words, capsys):
         assert callable(parse(build_parser(), arguments).run)
 
 
+NUMBERS = [
+    (words, option)
+    for words, parser in LEAVES.items()
+    for option in parser._actions
+    if getattr(option.type, "__module__", "").startswith("mergevq.")
+    and option.type.__name__ not in ("path", "picture_path", "_names")
+]
+"""Every option that is a number, or several."""
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 30, "9" * 5000, "-1", "nan", "1.5", ""])
+@pytest.mark.parametrize(
+    ("words", "option"), NUMBERS, ids=lambda it: " ".join(it) if isinstance(it, tuple) else it.dest
+)
+def test_no_number_is_too_large_or_none(words, option, text):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        option.type(text)
+    assert len(str(caught.value)) < 200
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import mergevq
 from mergevq.cli import tokens
@@ -135,6 +136,15 @@ def test_a_broken_picture_is_named_and_not_tried_again(
 def test_what_cannot_be_done_is_said_before_the_work(mergevq_main, tiny, tmp_path, options, code, said):
     result = mergevq_main("tokens", "--checkpoint", tiny, *SETTINGS, "--out", tmp_path / "t", *options)
     assert result.code == code and said in result.error and not (tmp_path / "t").exists()
+
+
+def test_pictures_beyond_the_limits_are_left_out(mergevq_main, tiny, image_folder, tmp_path):
+    Image.new("RGB", (300, 2), "red").save(image_folder / "strip.png")
+    Image.new("RGB", (90, 80), "red").save(image_folder / "wide.png")
+    command = ("tokens", "--checkpoint", tiny, "--data", image_folder, "--split", "all", "--workers", 0)
+    result = mergevq_main(*command, "--out", tmp_path / "t", "--json", "--max-pixels", 7000)
+    assert result.code == 1 and result.error.startswith("2 of 14 pictures")
+    assert "300 x 2 px" in result.err and "90 x 80 px are 7200, and max_pixels is 7000" in result.err
 
 
 def test_other_settings_do_not_go_on(mergevq_main, tiny, tmp_path):

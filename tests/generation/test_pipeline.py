@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -140,6 +141,10 @@ def test_logits_are_float32_under_autocast_and_in_bf16(kind: GeneratorKind, toke
         ({"labels": [0], "keep": [4, 4]}, "2.* kept counts for 1 labels"),
         ({"labels": [0], "steps": 3}, "only rand_ar decodes several"),
         ({"labels": [0], "seed": [1, 2]}, "2 seeds for 1 labels"),
+        ({"labels": torch.tensor([0.5])}, r"labels hold 0\.5; integers are wanted"),
+        ({"labels": [0], "questions": "causal"}, "only rand_ar asks any, merge_ar decodes token by token"),
+        ({"labels": [0], "questions": "casual"}, "did you mean 'causal'"),
+        ({"labels": [0], "steps": 0}, "only rand_ar decodes several"),
     ],
 )
 def test_what_merge_ar_cannot_do(request_: dict, message: str, tokenizer: Tokenizer) -> None:
@@ -163,6 +168,24 @@ def test_rand_ar_cannot_be_compiled(tokenizer: Tokenizer) -> None:
 def test_what_rand_ar_cannot_do(request_: dict, message: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match=message):
         make("rand_ar", tokenizer).generate([0], **request_)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_generators_work_in_half_precision_and_are_saved_in_it(
+    kind: GeneratorKind, dtype: torch.dtype, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    generator = copy.deepcopy(make(kind, tokenizer)).to(dtype)
+    images = generator.generate([0, 1], seed=4, guidance=1.5)
+    assert images.dtype == torch.float32 and images.isfinite().all() and images.shape == (2, 3, 16, 16)
+    mergevq.save(generator, tmp_path)
+    loaded = mergevq.load(tmp_path)
+    assert (
+        isinstance(loaded, ImageGenerator) and loaded.model.dtype == loaded.tokenizer.dtype == torch.float32
+    )
+    for saved, read in zip(generator.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(saved.float(), read)
+    assert torch.equal(loaded.to(dtype).generate([0, 1], seed=4, guidance=1.5), images)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,6 +19,7 @@ from mergevq.generation.parallel import generate_at, parallel_schedule
 from mergevq.generation.request import Request
 from mergevq.generation.sampling import Sampling
 from mergevq.generation.sequential import _Steps, generate_raster
+from mergevq.generation.settings import Questions
 from mergevq.generator_config import GeneratorConfig, GeneratorKind
 from mergevq.models.generators.autoregressive import Generator, Sequence
 from mergevq.models.generators.layouts import first_occurrences
@@ -205,27 +206,59 @@ def test_one_token_a_pass_is_sequential(guidance: float) -> None:
         assert_likeliest(u + guidance * (c - u), chosen)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_several_tokens_a_pass_see_all_earlier_ones_and_not_each_other(steps: int) -> None:
-    """Against a loop without a cache: each token anew from a sequence that ends with its question."""
+@pytest.mark.parametrize("steps", [1, 2, 4, 6])
+@pytest.mark.parametrize("questions", ["independent", "causal"])
+def test_several_tokens_a_pass_see_all_earlier_ones_and_the_questions_they_may(
+    questions: Questions, steps: int
+) -> None:
+    """Against one pass after another without a cache, under a mask of everything that has been and is asked."""
     model = make("rand_ar")
     positions = torch.tensor([[0, 2, 3, 7, 9, 12]])
-    request = Request(labels=torch.tensor([2]), keep=torch.tensor([6]), seeds=[9], sampling=GREEDY)
+    request = Request(
+        labels=torch.tensor([2]), keep=torch.tensor([6]), seeds=[9], sampling=GREEDY, questions=questions
+    )
     indices, _ = generate_at(model, request, positions, steps)
     order = _order_of(request, 6, 2)
     places, made = positions.gather(1, order), torch.zeros(1, 6, dtype=torch.int64)
     done = 0
     for count in parallel_schedule(6, steps):
-        for token in range(done, done + count):
-            chosen = torch.cat([places[:, :done], places[:, token : token + 1]], dim=1)
-            context = torch.cat([made[:, :done], made[:, :1]], dim=1)
-            sequence = Sequence(context, chosen, torch.ones_like(chosen, dtype=torch.bool))
-            hidden = model.contexts(request.labels, request.keep, sequence)[:, -1]
-            made[:, token] = model.head.sample(
-                hidden, model.codes, lambda logits, part: logits.argmax(dim=-1)
-            )
+        hidden = _asked(model, request, places[:, : done + count], made[:, :done], questions)
+        made[:, done : done + count] = model.head.sample(
+            hidden, model.codes, lambda logits, part: logits.argmax(dim=-1)
+        )
         done += count
     assert torch.equal(made, indices.gather(1, order))
+
+
+def _asked(
+    model: Generator, request: Request, places: torch.Tensor, made: torch.Tensor, questions: Questions
+) -> torch.Tensor:
+    """(n, D), the outputs of the n questions that have no token yet, from the whole sequence anew."""
+    done, asked = made.shape[1], places.shape[1] - made.shape[1]
+    x = [model.prefix(request.labels, request.keep)]
+    for token in range(done):
+        x += [model.questions(places[:, token : token + 1]), model.codes(made[:, token : token + 1])]
+    x.append(model.questions(places[:, done:]))
+    at = torch.cat([torch.tensor([[16]]), places[:, :done].repeat_interleave(2, 1), places[:, done:]], dim=1)
+    known = 1 + 2 * done
+    mask = torch.zeros(1, known + asked, known + asked, dtype=torch.bool)
+    for query in range(known + asked):
+        for key in range(query + 1):
+            both_are_asked = query >= known and key >= known
+            mask[0, query, key] = query == key or not both_are_asked or questions == "causal"
+    return model.transformer(torch.cat(x, dim=1), model.rotation(at), mask)[0, known:]
+
+
+def test_questions_that_see_each_other_answer_otherwise_unless_each_has_its_own_pass() -> None:
+    model = make("rand_ar")
+    positions = torch.arange(9).expand(4, -1)
+    request = Request(labels=torch.arange(4), keep=torch.full((4,), 9), seeds=[0, 1, 2, 3], sampling=GREEDY)
+    causal = replace(request, questions="causal")
+    found = {
+        steps: [generate_at(model, each, positions, steps)[0] for each in (request, causal)]
+        for steps in (2, 9)
+    }
+    assert torch.equal(*found[9]) and not torch.equal(*found[2])
 
 
 @given(st.integers(1, 300), st.data())
@@ -238,6 +271,8 @@ def test_the_parallel_schedule_decodes_everything(tokens: int, data: st.DataObje
 def test_the_parallel_schedule_is_that_of_rand_ar() -> None:
     schedule = parallel_schedule(256, 88)
     assert schedule[:12] == [1] * 12 and 4 <= schedule[-1] <= 5
+    assert parallel_schedule(256, 8) == [1, 19, 24, 31, 39, 45, 48, 49]
+    assert parallel_schedule(6, 1) == [6] and parallel_schedule(6, 2) == [1, 5]
     assert parallel_schedule(6, 6) == [1] * 6
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import pytest
 import timm
@@ -30,7 +31,7 @@ def test_reads_both_formats(tmp_path):
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_never_runs_a_pickle(write, tmp_path, capsys):
     write({"a": Payload()}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+    with pytest.raises(CheckpointError, match="cannot be read safely"):
         read_weights(tmp_path / "w.pth")
     assert capsys.readouterr().out == ""
 
@@ -42,6 +43,46 @@ def test_damaged_files_are_named(suffix, content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"w{suffix}"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is a git-lfs pointer, .*`git lfs pull`",
+        ),
+        (b"\n<!DOCTYPE html><html></html>", "is a web page, not the file itself"),
+        (b"<html>", "is a web page"),
+        (b"\x1f\x8b\x08", "is compressed with gzip"),
+        (b"", "is empty; copy or download it again"),
+    ],
+)
+def test_what_was_taken_for_the_file_is_named(suffix, content, said, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        read_weights(path)
+
+
+def test_no_way_to_run_the_file_is_ever_advised(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    torch.save(module, tmp_path / "whole.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(module))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), tmp_path / "script.pth")
+    for path in tmp_path.iterdir():
+        with pytest.raises(CheckpointError, match="save the bare state dict") as caught:
+            read_weights(path)
+        assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file({"a": torch.eye(2)}, tmp_path / "w.safetensors")
+    assert list(read_weights("~/w.safetensors")) == ["a"]
 
 
 def test_nested_checkpoints_are_refused(tmp_path):

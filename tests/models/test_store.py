@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pickle
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 
 import mergevq
 from mergevq.config import to_dict
-from mergevq.errors import CheckpointError, OutputError
+from mergevq.errors import CheckpointError, OutputError, UsageError
 from mergevq.models import store
+from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 SMALL = {
     "encoder.depth": 2,
@@ -144,13 +147,18 @@ def unknown_key(folder: Path) -> None:
     edit(folder, lambda described: described["config"]["encoder"].update(dept=2))
 
 
+def pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
 DAMAGE = [
+    (pointer, r"model\.safetensors is a git-lfs pointer"),
     (truncated, r"model\.safetensors is truncated"),
     (flipped, r"is not the file that its config\.json describes"),
     (renamed_pickle, r"is not the file that its config\.json describes"),
     (renamed_pickle_with_its_hash, "cannot be read as safetensors"),
     (truncated_with_its_hash, "cannot be read as safetensors"),
-    (empty_weights, "cannot be read as safetensors"),
+    (empty_weights, r"model\.safetensors is empty"),
     (other_config, "does not fit its configuration"),
     (deeper_config, "does not fit its configuration: Missing key"),
     (unknown_key, r"unknown key 'encoder\.dept'; did you mean 'encoder\.depth'"),
@@ -169,7 +177,7 @@ DAMAGE = [
     (lambda folder: edit(folder, lambda d: d["config"].update(image_size="x")), "image_size must be int"),
     (
         lambda folder: edit(folder, lambda d: d["config"]["encoder"].update(depth=-1)),
-        "depth must be positive",
+        r"encoder\.depth is -1",
     ),
 ]
 
@@ -189,10 +197,92 @@ def test_another_models_weights_are_found_out(saved, tmp_path):
         mergevq.load(saved)
 
 
-@pytest.mark.parametrize("name", ["/no/such/place", "./missing", "missing", "a/b/c", "~/x"])
+BLOWN_UP = [
+    ("image_size", 10**9), ("image_size", 10**20), ("encoder.depth", 10**9), ("decoder.depth", 10**15),
+    ("recovery.depth", 10**10), ("encoder.blocks", 10**9), ("decoder.blocks", 10**9), ("encoder.width", 10**12),
+    ("encoder.channels", 10**10), ("recovery.width", 2**16), ("encoder.depth", 1024), ("decoder.blocks", 256),
+    ("encoder.width", 2**16), ("decoder.channels", 2**16), ("encoder.mlp_ratio", 64.0), ("quantizer.bits", 31),
+    ("image_size", 2**14), ("recovery.depth", 3), ("encoder.multipliers", [1] * 17), ("merge.keep", 10**19),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_checkpoint", [False, True])
+@pytest.mark.parametrize(("key", "value"), BLOWN_UP, ids=[f"{key}={value}" for key, value in BLOWN_UP])
+def test_a_description_of_a_larger_model_is_refused_before_it_is_built(
+    saved, monkeypatch, key, value, as_checkpoint
+):
+    def on_the_meta_device(config):
+        assert torch.empty(0).is_meta, "memory would have been taken"
+        return Tokenizer(config)
+
+    described = json.loads((saved / "config.json").read_text())
+    node = described["config"]
+    *groups, name = key.split(".")
+    for group in groups:
+        node = node[group]
+    node[name] = value
+    path = saved
+    if as_checkpoint:
+        path = saved / "last.ckpt"
+        training_checkpoint(path, build(), mergevq={"config": {"model": described["config"]}})
+    else:
+        (saved / "config.json").write_text(json.dumps(described))
+    monkeypatch.setattr(store, "Tokenizer", on_the_meta_device)
+    with pytest.raises(CheckpointError, match=r"does not fit its conf|configuration that cannot be"):
+        mergevq.load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a": ' * 100_000, '{"format": "mergevq-tokenizer", "config": ' + "9" * 5000 + "}"],
+)
+def test_a_description_that_no_reader_takes_is_one_clear_error(saved, text):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: it is n"):
+        mergevq.load(saved)
+
+
+def test_looking_at_the_layout_first_draws_nothing(saved):
+    before = torch.get_rng_state()
+    store.build(lambda: Tokenizer(build().config), 1, build().state_dict(), saved)
+    torch.set_rng_state(before)
+    Tokenizer(build().config)
+    expected = torch.get_rng_state()
+    torch.set_rng_state(before)
+    mergevq.load(saved)
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize("name", ["/no/such/place", "./missing", "missing", "a/b/c", "~/x", "user/name"])
 def test_a_missing_path_is_one_clear_error(name):
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         mergevq.load(name)
+
+
+def test_a_mistyped_path_names_the_nearest_and_asks_nobody(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.chdir(saved.parent.parent)
+    run = saved.parent.name
+    for wrong, near in [(f"{run}/tokk", f"{run}/tok"), (f"{run}x/tok", run), (saved.parent / "tik", saved)]:
+        with pytest.raises(CheckpointError, match=re.escape(f"did you mean {near}?")):
+            mergevq.load(wrong)
+    with pytest.raises(CheckpointError, match=r"a model on the Hugging Face hub is hf://someone/other$"):
+        mergevq.load("someone/other")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_file_of_the_folder_is_answered_with_the_folder(saved, file):
+    with pytest.raises(CheckpointError, match=re.escape(f"one file of a model; give its folder, {saved}")):
+        mergevq.load(saved / file)
+
+
+def test_a_home_folder_is_understood(saved, monkeypatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert_equal(mergevq.load("~/tok"), build())
+    mergevq.save(build(seed=1), "~/other")
+    assert_equal(mergevq.load(saved.parent / "other"), build(seed=1))
+    with pytest.raises(UsageError, match="no such home folder"):
+        mergevq.load("~nobody-of-this-name/tok")
 
 
 def test_a_repository_that_cannot_be_reached_is_one_clear_error(monkeypatch):
@@ -202,11 +292,19 @@ def test_a_repository_that_cannot_be_reached_is_one_clear_error(monkeypatch):
         raise ConnectionError("no network\nsecond line")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
-    with pytest.raises(CheckpointError, match=r"someone/tok is no folder here .* hub: no network$"):
-        mergevq.load("someone/tok")
+    with pytest.raises(CheckpointError, match=r"^hf://someone/tok cannot be had from the hub: no network$"):
+        mergevq.load("hf://someone/tok")
 
 
-def test_a_repository_is_downloaded_without_its_other_files(saved, monkeypatch):
+@pytest.mark.parametrize("name", ["hf://tok", "hf://a/b/c", "hf:", "hf://a/b?c", "hf://../x/y"])
+def test_a_hub_name_that_is_none_is_refused(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(CheckpointError, match="is hf://user/name"):
+        mergevq.load(name)
+
+
+@pytest.mark.parametrize("where", ["hf://someone/tok", Path("hf://someone/tok")])
+def test_a_repository_is_downloaded_without_its_other_files(saved, monkeypatch, where):
     hub = pytest.importorskip("huggingface_hub")
     asked = {}
 
@@ -215,14 +313,15 @@ def test_a_repository_is_downloaded_without_its_other_files(saved, monkeypatch):
         return str(saved)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    assert_equal(mergevq.load("someone/tok"), build())
-    assert asked == {"someone/tok": ["config.json", "model.safetensors"]}
+    assert_equal(mergevq.load(where), build())
+    own = ["config.json", "model.safetensors"]
+    assert asked == {"someone/tok": [*own, *(f"tokenizer/{file}" for file in own)]}
 
 
 def test_without_the_hubs_client_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match=r"pip install mergevq\[hub\]"):
-        mergevq.load("someone/tok")
+        mergevq.load("hf://someone/tok")
 
 
 def training_checkpoint(path: Path, tokenizer, **changes) -> None:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import mergevq
 from mergevq.backends import select
 from mergevq.config import override
-from mergevq.data.images.sources import open_source
-from mergevq.data.tokens.extraction import describe, extract
 from mergevq.generator_config import generator_config
 from mergevq.training.generator.recipes import generator_recipe
 from mergevq.training.recovery.config import RecoveryRun
 from mergevq.training.tokenizer.recipes import recipe
 
+from ..conftest import TINY
+
 SMALL = {
-    "model.encoder.channels": 8,
-    "model.encoder.width": 32,
-    "model.encoder.heads": 2,
-    "model.encoder.depth": 2,
-    "model.decoder.channels": 8,
-    "model.decoder.width": 32,
-    "model.decoder.heads": 2,
-    "model.decoder.depth": 1,
-    "model.recovery.width": 32,
-    "model.recovery.heads": 2,
-    "model.recovery.depth": 1,
-    "model.quantizer.bits": 8,
+    **{f"model.{key}": value for key, value in TINY.items()},
     "data.path": "builtin:photos",
     "data.workers": 0,
+    "train.precision": "32",  # runs are compared number by number, whatever the processor is fast in
     "train.batch_size": 4,
     "train.steps": 6,
     "train.log_every": 1,
@@ -73,9 +62,9 @@ def cpu():
     return select("cpu")
 
 
-TINY = {key.removeprefix("model."): value for key, value in SMALL.items() if key.startswith("model.")}
 PACE = {
     "data.holdout": 0.25,
+    "train.precision": "32",
     "train.batch_size": 4,
     "train.accumulate": 2,
     "train.steps": 6,
@@ -85,22 +74,6 @@ PACE = {
     "optimizer.warmup": 2,
     "optimizer.rate": 0.1,
 }
-
-
-@pytest.fixture(scope="session")
-def token_home(tmp_path_factory, photo_crops):
-    """A folder with a tokenizer, `tok`, and the tokens of twelve pictures of two classes, `tokens`."""
-    home = tmp_path_factory.mktemp("stage2")
-    torch.manual_seed(0)
-    tokenizer = mergevq.create("tiny-32", **TINY).eval()
-    mergevq.save(tokenizer, home / "tok")
-    for number, (label, picture) in enumerate(photo_crops):
-        (home / "images" / label).mkdir(parents=True, exist_ok=True)
-        picture.save(home / "images" / label / f"{number:02}.png")
-    source = open_source(str(home / "images"), "all")
-    meta = describe(tokenizer, source, "all", counts=(24, 40), views=3, shard_size=5)
-    extract(tokenizer, source, home / "tokens", meta)
-    return home
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(small_run, two_ranks, tmp_path
     """Every loss is a mean over images or exact over ranks, so that splitting a batch changes nothing."""
     from mergevq.training.tokenizer.run import train_tokenizer
 
-    config = override(small_run, {"train.steps": 3, "optimizer.clip": 1.0})
+    config = override(small_run, {"train.steps": 3, "optimizer.clip": 1.0, "train.precision": "32"})
     parts = two_ranks(config)
     whole = train_tokenizer(override(config, {"train.batch_size": 8}), tmp_path / "whole", cpu)
     state = torch.load(whole / LAST, weights_only=True)["state_dict"]
@@ -96,7 +96,7 @@ def test_two_ranks_train_one_generator(generator_run, two_ranks, tmp_path, cpu):
     """As one does with twice the batch, where nothing is drawn; and its folder is whole."""
     from mergevq.training.generator.run import train_generator
 
-    calm = {"model.dropout": 0.0, "model.class_dropout": 0.0, "train.steps": 3}
+    calm = {"model.dropout": 0.0, "model.class_dropout": 0.0, "train.steps": 3, "train.precision": "32"}
     config = generator_run("merge_ar", **calm)
     first, second = two_ranks(config)
     assert not {total for _, total in first["seen"]} & {total for _, total in second["seen"]}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mergevq.errors import CheckpointError, UnusableExportError, UsageError
+from mergevq.errors import CheckpointError, UnusableExportError
 from mergevq.export.generator.layout_file import read_layouts
 from mergevq.export.runtime.generator.layouts import draw_layouts
 from mergevq.export.runtime.generator.parallel import generate_at
@@ -21,10 +21,12 @@ from mergevq.export.runtime.tokenizer import ArrayTokenizer
 from mergevq.generation.guidance import GuidanceSchedule
 from mergevq.generation.settings import (
     CacheUse,
+    Questions,
     Sampling,
-    check_labels,
+    check_questions,
     check_steps,
     kept_counts,
+    known_classes,
     row_seeds,
     schedule_of,
 )
@@ -85,6 +87,7 @@ class ArrayGenerator:
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | np.ndarray | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
@@ -99,6 +102,8 @@ class ArrayGenerator:
             top_k: only the k likeliest of a vocabulary; 0 is no limit.
             top_p: only the likeliest that together reach this probability.
             steps: passes of rand_ar for K tokens, each decoding several; by default K. The others take L.
+            questions: what a question of rand_ar sees of those asked in the same pass: "independent", nothing, which
+                is what it was trained to answer; "causal", those before it, as RandAR's published numbers were made.
             keep: K for all or for each, one of those it was trained on. By default merge_ar takes the middle one,
                 and rand_ar draws from those of the training images.
             progress: called with the number of passes done and the number of all.
@@ -115,6 +120,7 @@ class ArrayGenerator:
             guidance=guidance,
             guidance_schedule=guidance_schedule,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            questions=questions,
             keep=keep,
             progress=progress,
         )
@@ -132,6 +138,7 @@ class ArrayGenerator:
         guidance: float = 1.0,
         guidance_schedule: GuidanceSchedule | None = None,
         sampling: Sampling | None = None,
+        questions: Questions = "independent",
         keep: int | Sequence[int] | np.ndarray | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> ArrayRequest:
@@ -140,23 +147,16 @@ class ArrayGenerator:
         Raises:
             UsageError: a class, a count or a setting that does not exist.
         """
-        classes = np.asarray(labels)
-        if classes.ndim != 1 or not len(classes):
-            raise UsageError(f"labels are {classes.shape}; a list of at least one class is wanted")
-        if classes.dtype.kind not in "iu":
-            raise UsageError(f"labels are {classes.dtype}; integers are wanted")
-        check_labels(classes.tolist(), self.config)
-        counts = None if keep is None else np.asarray(keep)
-        if counts is not None and counts.ndim > 1:
-            raise UsageError(f"kept counts are {counts.shape}; give one, or one a label")
-        asked = None if counts is None else counts.tolist()
+        classes = known_classes(labels, self.config)
+        check_questions(questions, self.config)
         return ArrayRequest(
-            labels=classes.astype(np.int64),
-            keep=np.array(kept_counts(asked, len(classes), self.config), dtype=np.int64),
+            labels=np.array(classes, dtype=np.int64),
+            keep=np.array(kept_counts(keep, len(classes), self.config), dtype=np.int64),
             seeds=row_seeds(seed, len(classes)),
             sampling=sampling or Sampling(),
             guidance=guidance,
             guidance_schedule=schedule_of(self.kind, guidance_schedule),
+            questions=questions,
             progress=progress,
         )
 

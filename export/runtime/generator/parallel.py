@@ -55,6 +55,7 @@ class _Decoding(Steps):
     def __init__(self, graphs: Graphs, config: GeneratorConfig, request: ArrayRequest, positions: np.ndarray):
         super().__init__(graphs, config, request.conditions(config.classes))
         self.halves = len(self.context) // len(positions)
+        self.questions = request.questions
         self.positions = positions  # (B, K)
         self.tokens = np.zeros_like(positions)
         self.done = 0
@@ -85,10 +86,11 @@ class _Decoding(Steps):
         self.done += count
 
     def _mask(self, length: int, asked: int) -> np.ndarray:
-        """(rows, T, S + T): each token sees those before it, each question all tokens and itself."""
+        """(rows, T, S + T): each token sees those before it, each question all tokens and what the request says."""
         known = length - asked
         seen = np.tril(np.ones((length, length), dtype=bool))
-        seen[known:, known:] = np.eye(asked, dtype=bool)
+        if self.questions == "independent":
+            seen[known:, known:] = np.eye(asked, dtype=bool)
         mask = np.repeat(self.cache.visible(length), length, axis=1)
         mask[:, :, -length:] = seen
         return mask

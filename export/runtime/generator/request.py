@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mergevq.generation.guidance import GuidanceSchedule, check_guidance, guidance_at
-from mergevq.generation.settings import Sampling
+from mergevq.generation.settings import Questions, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class ArrayRequest:
         sampling: how codes are drawn.
         guidance: the scale of classifier-free guidance; 1 is none.
         guidance_schedule: "constant", or "linear" from 1 to the scale.
+        questions: what a question of rand_ar sees of those asked with it.
         progress: called with the number of passes done and the number of all.
     """
 
@@ -31,6 +32,7 @@ class ArrayRequest:
     sampling: Sampling
     guidance: float
     guidance_schedule: GuidanceSchedule
+    questions: Questions
     progress: Callable[[int, int], None] | None
 
     def __post_init__(self) -> None:

@@ -36,10 +36,16 @@ def register(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="where the results go [%(default)s]"
+        "--out", type=common.path, default=Path("runs/demo"), help="where the results go [%(default)s]"
     )
     parser.add_argument("--device", help="auto, cuda, npu or cpu [auto]")
-    parser.add_argument("--steps", type=int, default=240, help="training steps of 16 crops [%(default)s]")
+    parser.add_argument(
+        "--steps",
+        type=common.positive,
+        default=240,
+        metavar="N",
+        help="training steps of 16 crops [%(default)s]",
+    )
     parser.add_argument(
         "--generator-steps",
         type=common.natural,

@@ -49,11 +49,13 @@ def register(kinds: Any) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=common.path,
         metavar="DIR",
         help="where the features of real pictures are remembered [the user's cache folder]",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and protocol there as well")
+    parser.add_argument(
+        "--json", type=common.path, metavar="FILE", help="write numbers and protocol there as well"
+    )
     common.add_device(parser)
     parser.set_defaults(run=run)
 
@@ -83,15 +85,16 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size",
-        type=common.positive,
+        type=common.side,
         metavar="S",
         help="with --images: short side resized to S px, middle cut out [that of the first picture]; "
         "real pictures are made to fit",
     )
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",
@@ -113,7 +116,13 @@ def run(options: argparse.Namespace) -> int:
     samples = _samples(options, judge, device)
     split: Split = "val" if options.split == "test" else options.split
     real = PictureBatches(
-        options.reference, split, samples.size, options.batch_size, options.limit, options.workers
+        options.reference,
+        split,
+        samples.size,
+        options.batch_size,
+        options.limit,
+        options.workers,
+        common.limits(options),
     )
     reference = _reference(real, judge, device.name, options.cache)
     evaluator = GenerationEvaluator(

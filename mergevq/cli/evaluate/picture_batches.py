@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mergevq.cli.shared.common import on_terminal
 from mergevq.data.images.dataset import Batch, Failure, ImageDataset
 from mergevq.data.images.decode import reading
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sampler import EvalSampler
 from mergevq.data.images.sources import ImageSource
@@ -31,6 +32,7 @@ class PictureBatches:
         batch_size: pictures a batch.
         limit: at most so many, evenly spaced; None: all.
         workers: processes that read pictures.
+        limits: how large a picture may be.
         failures: the pictures left out so far.
     """
 
@@ -40,10 +42,16 @@ class PictureBatches:
     batch_size: int
     limit: int | None
     workers: int
+    limits: Limits = DEFAULT_LIMITS
     failures: list[Failure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        config = DataConfig(path=self.path, workers=self.workers)
+        config = DataConfig(
+            path=self.path,
+            workers=self.workers,
+            max_pixels=self.limits.max_pixels,
+            max_aspect=self.limits.max_aspect,
+        )
         loader = eval_loader(
             config, size=self.size or 1, batch_size=self.batch_size, split=self.split, limit=self.limit
         )
@@ -51,7 +59,7 @@ class PictureBatches:
         assert isinstance(dataset, ImageDataset) and isinstance(sampler, EvalSampler)
         self.source: ImageSource = dataset.source
         self.indices = sampler.indices
-        self.size = dataset.size = self.size or _short_side(dataset.source)
+        self.size = dataset.size = self.size or _short_side(dataset.source, self.limits)
         self._loader = loader
 
     def __iter__(self) -> Iterator[Batch]:
@@ -63,12 +71,14 @@ class PictureBatches:
                 yield batch
 
 
-def _short_side(source: ImageSource) -> int:
-    """Of the first picture that can be opened."""
+def _short_side(source: ImageSource, limits: Limits) -> int:
+    """Of the first picture that can be opened and is not too large."""
     for index in range(len(source)):
         try:
             with reading(source.name(index)):
-                return min(source.open(index).size)
+                image = source.open(index)
+                limits.admit(image)
+                return min(image.size)
         except DataError:
             continue
     raise DataError("no picture can be read")

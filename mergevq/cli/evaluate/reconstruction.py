@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
 from mergevq.errors import DataError, UsageError
+from mergevq.files import expanded
 
 if TYPE_CHECKING:
     from mergevq.data.images.dataset import Failure
@@ -36,7 +36,9 @@ def register(kinds: Any) -> None:
     common.add_checkpoint(parser)
     _add_data(parser)
     _add_measures(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers and protocol there as well")
+    parser.add_argument(
+        "--json", type=common.path, metavar="FILE", help="write numbers and protocol there as well"
+    )
     parser.add_argument(
         "--plot", type=common.picture_path, metavar="FILE.png", help="draw PSNR over kept tokens"
     )
@@ -65,9 +67,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     common.add_size(parser)
     common.add_batch_size(parser)
+    common.add_limits(parser)
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",
@@ -153,7 +156,7 @@ def _lpips(specification: str, device: str) -> PerceptualDistance:
         raise UsageError(
             f"--lpips {specification} is not understood; write alex=FILE, vgg=FILE or squeeze=FILE"
         )
-    return lpips(network, Path(file), device)  # type: ignore[arg-type]  # an unknown name is refused there
+    return lpips(network, expanded(file), device)  # type: ignore[arg-type]  # an unknown name is refused there
 
 
 def _feed(evaluator: ReconstructionEvaluator, options: argparse.Namespace, size: int) -> list[Failure]:
@@ -161,7 +164,13 @@ def _feed(evaluator: ReconstructionEvaluator, options: argparse.Namespace, size:
     from mergevq.cli.evaluate.picture_batches import PictureBatches
 
     pictures = PictureBatches(
-        options.data, options.split, size, options.batch_size, options.limit, options.workers
+        options.data,
+        options.split,
+        size,
+        options.batch_size,
+        options.limit,
+        options.workers,
+        common.limits(options),
     )
     for batch in pictures:
         evaluator.update(batch.images)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -19,9 +18,10 @@ from mergevq.cli.shared import common, sampling
 from mergevq.data.images.splits import FLAT
 from mergevq.data.images.transforms import to_uint8
 from mergevq.errors import NonFiniteError
+from mergevq.files import sha256
 from mergevq.generation.sampling import Sampling
 from mergevq.generation.store import load_generator
-from mergevq.models.store import WEIGHTS, sha256
+from mergevq.models.checkpoint_path import WEIGHTS, checkpoint_path
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
@@ -91,7 +91,7 @@ class GeneratedSamples:
         self.judged = bool(known) and len(known) == config.classes
         self.protocol = {
             "generator": f"{options.generator} ({config.name}, {config.kind}, "
-            f"weights {sha256(Path(options.generator, WEIGHTS))[:12]})",
+            f"weights {sha256(checkpoint_path(options.generator) / WEIGHTS)[:12]})",
             "sampling": _described(self.settings),
             "classes": (
                 f"all {config.classes} in turn" if len(wanted) == config.classes else _listed(wanted)
@@ -145,7 +145,13 @@ class StoredSamples:
 
     def __init__(self, options: argparse.Namespace, known: Sequence[str]) -> None:
         self.pictures = PictureBatches(
-            options.images, "all", options.size or 0, options.batch_size, options.number, options.workers
+            options.images,
+            "all",
+            options.size or 0,
+            options.batch_size,
+            options.number,
+            options.workers,
+            common.limits(options),
         )
         self.expected = len(self.pictures.indices)
         self.size = self.pictures.size

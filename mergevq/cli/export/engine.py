@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -26,7 +25,7 @@ def register(kinds: Any) -> None:
         "  mergevq export engine deployed --flavor tensorrt-rtx --target 8.6,8.9,12.0 --batch 1,1,8\n"
         "  mergevq export engine deployed-generator --graphs prefill,step,head --cache 160 --json\n",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
+    parser.add_argument("folder", type=common.path, metavar="DIR", help="a folder of graphs")
     parser.add_argument(
         "--flavor",
         choices=("auto", "tensorrt", "tensorrt-rtx"),
@@ -51,7 +50,7 @@ def register(kinds: Any) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=common.path,
         metavar="OUT",
         help="the folder of the engines [DIR/engines, where they are looked for]",
     )

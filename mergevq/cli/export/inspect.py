@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mergevq.cli.shared import common
 
 if TYPE_CHECKING:
     from mergevq.export.manifest import GraphSpec, Manifest, TensorSpec
@@ -21,7 +22,7 @@ def register(kinds: Any) -> None:
         "nor onnx nor TensorRT.",
         epilog="examples:\n  mergevq export inspect deployed\n  mergevq export inspect deployed --json\n",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
+    parser.add_argument("folder", type=common.path, metavar="DIR", help="a folder of graphs")
     parser.add_argument("--json", action="store_true", help="print manifest and verification as JSON")
     parser.set_defaults(run=run)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -32,9 +31,11 @@ def register(kinds: Any) -> None:
         "--checkpoint",
         required=True,
         metavar="C",
-        help="a run folder, a folder of mergevq.save, a training checkpoint, or a hub id",
+        help="a run folder, a folder of mergevq.save, a training checkpoint, or hf://user/name",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the graphs")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="the folder of the graphs"
+    )
     keeps = parser.add_mutually_exclusive_group()
     keeps.add_argument(
         "--keep", type=common.counts, metavar="K,K,...", help="kept counts, an encoder each [the preset's]"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from mergevq.cli.shared import common
 from mergevq.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def register(kinds: Any) -> None:
         "  mergevq export verify deployed --checkpoint runs/tok\n"
         "  mergevq export verify deployed --checkpoint runs/tok --runtime tensorrt --json\n",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of graphs")
+    parser.add_argument("folder", type=common.path, metavar="DIR", help="a folder of graphs")
     parser.add_argument("--checkpoint", required=True, metavar="C", help="what the graphs were exported from")
     parser.add_argument(
         "--runtime",
@@ -30,7 +30,10 @@ def register(kinds: Any) -> None:
         help="tensorrt verifies the engines of the graphs, on the card that is there [%(default)s]",
     )
     parser.add_argument(
-        "--engines", type=Path, metavar="DIR", help="of `mergevq export engine`, for TensorRT [DIR/engines]"
+        "--engines",
+        type=common.path,
+        metavar="DIR",
+        help="of `mergevq export engine`, for TensorRT [DIR/engines]",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)

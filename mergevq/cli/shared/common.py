@@ -13,31 +13,58 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergevq.errors import OutputError, UsageError
-from mergevq.files import is_regular
+from mergevq.errors import OutputError, UsageError, shown
+from mergevq.files import expanded, is_regular
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
     from mergevq.config import TokenizerConfig
+    from mergevq.data.images.formats.limits import Limits
     from mergevq.models.tokenizer.tokenizer import Tokenizer
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def positive(text: str) -> int:
+MOST = 10**9
+"""More pictures, tokens or steps than any command line means."""
+
+
+def positive(text: str, most: int = MOST) -> int:
     """A positive integer from the command line."""
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a positive integer")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is too large; {most} is the most")
     return value
 
 
-def natural(text: str) -> int:
+def natural(text: str, most: int = MOST) -> int:
     """An integer from 0 upwards from the command line."""
-    return 0 if text == "0" else positive(text)
+    return 0 if text == "0" else positive(text, most)
+
+
+def seed(text: str) -> int:
+    """A seed from the command line."""
+    return natural(text, 2**63 - 1)
+
+
+def side(text: str) -> int:
+    """Pixels a side from the command line."""
+    return positive(text, 2**14)
+
+
+def processes(text: str) -> int:
+    """A number of processes to start, which may be 0."""
+    return natural(text, 1024)
+
+
+def some_processes(text: str) -> int:
+    """A number of processes or threads, at least one."""
+    return positive(text, 1024)
 
 
 def counts(text: str) -> list[int]:
@@ -45,12 +72,20 @@ def counts(text: str) -> list[int]:
     return list(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
 
 
+def path(text: str) -> Path:
+    """A path from the command line, in which ~ is the home folder."""
+    try:
+        return expanded(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def picture_path(text: str) -> Path:
     """A path that ends like a picture's."""
-    path = Path(text)
-    if path.suffix.lower() not in _PICTURES:
+    found = path(text)
+    if found.suffix.lower() not in _PICTURES:
         raise argparse.ArgumentTypeError(f"{text!r} does not end like a picture: {' '.join(_PICTURES)}")
-    return path
+    return found
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +94,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         required=True,
         metavar="C",
-        help="a run folder, a folder of mergevq.save, a training checkpoint, or a hub id",
+        help="a run folder, a folder of mergevq.save, a training checkpoint, or hf://user/name",
     )
     add_device(parser)
 
@@ -81,11 +116,35 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """--max-pixels and --max-aspect."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="width times height above which a picture is left out, unread [89478485]",
+    )
+    parser.add_argument(
+        "--max-aspect",
+        type=positive,
+        metavar="A",
+        help="longer over shorter side above which a picture is left out, unread [100]",
+    )
+
+
+def limits(options: argparse.Namespace) -> Limits:
+    """What --max-pixels and --max-aspect say."""
+    from mergevq.data.images.formats.limits import Limits
+
+    given = {"max_pixels": options.max_pixels, "max_aspect": options.max_aspect}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
 def add_size(parser: Any) -> None:
     """--size."""
     parser.add_argument(
         "--size",
-        type=positive,
+        type=side,
         metavar="S",
         help="resize the short side to S px and take the middle S x S [the preset's size]",
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mergevq.cli.shared import common
 from mergevq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         help="of ONNX Runtime: cpu, cuda, tensorrt or cann; used or refused, never replaced [cpu]",
     )
     parser.add_argument(
-        "--engines", type=Path, metavar="DIR", help="of `mergevq export engine`, for TensorRT [C/engines]"
+        "--engines",
+        type=common.path,
+        metavar="DIR",
+        help="of `mergevq export engine`, for TensorRT [C/engines]",
     )
 
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -18,9 +17,11 @@ from tqdm import tqdm
 
 from mergevq.cli.shared.common import on_terminal
 from mergevq.data.images.decode import load_image, reading, to_rgb
-from mergevq.data.images.pixels import center_crop, middle_crop
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
+from mergevq.data.images.pixels import center_crop, decoded_side, middle_crop
 from mergevq.data.images.sources import ARCHIVES, ImageSource, open_source
-from mergevq.errors import DataError, UsageError
+from mergevq.errors import DataError
+from mergevq.files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ class Picture:
 
     name: str
     """For messages and for the output: a file's own name, or its path below the folder that was given."""
-    open: Callable[[], Image.Image]
-    """Upright RGB; raises DataError."""
+    open: Callable[[int | None, Limits], Image.Image]
+    """Upright RGB; takes what `to_rgb` takes, raises DataError."""
 
 
 def find_pictures(paths: Sequence[str]) -> list[Picture]:
@@ -44,11 +45,12 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
     """
     found: list[Picture] = []
     for path in paths:
-        if Path(path).is_file() and not path.endswith(ARCHIVES):
-            found.append(Picture(Path(path).name, partial(load_image, path)))
+        place = expanded(path)
+        if place.is_file() and not path.endswith(ARCHIVES):
+            found.append(Picture(place.name, partial(load_image, place)))
             continue
         source = open_source(path, "all")
-        root = path if Path(path).is_dir() else ""
+        root = place if place.is_dir() else ""
         for index in range(len(source)):
             name = source.name(index)
             found.append(
@@ -57,9 +59,9 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
     return found
 
 
-def _open(source: ImageSource, index: int) -> Image.Image:
+def _open(source: ImageSource, index: int, at_least: int | None, limits: Limits) -> Image.Image:
     with reading(source.name(index)):
-        return to_rgb(source.open(index))
+        return to_rgb(source.open(index), at_least, limits)
 
 
 class PictureReader:
@@ -71,16 +73,25 @@ class PictureReader:
             to multiples of `stride`. Then the first picture decides the size, and others are left out.
         stride: pixels a side for each latent position.
         batch_size: pictures a batch.
+        limits: how large a picture may be.
 
     Attributes:
         skipped: how many could not be read so far.
     """
 
-    def __init__(self, pictures: Sequence[Picture], size: int | None, stride: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        size: int | None,
+        stride: int,
+        batch_size: int,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.pictures = pictures
         self.size = size
         self.stride = stride
         self.batch_size = batch_size
+        self.limits = limits
         self.skipped = 0
         self._shape: tuple[int, ...] | None = None
 
@@ -119,13 +130,10 @@ class PictureReader:
             )
 
     def _read(self, picture: Picture) -> np.ndarray:
-        image = picture.open()
         if self.size is not None:
-            return center_crop(image, self.size)
-        try:
-            pixels = middle_crop(image, self.stride)
-        except UsageError as error:
-            raise DataError(f"{picture.name}: {error}") from error
+            return center_crop(picture.open(decoded_side(self.size), self.limits), self.size)
+        with reading(picture.name):
+            pixels = middle_crop(picture.open(None, self.limits), self.stride)
         self._shape = self._shape or pixels.shape
         if pixels.shape != self._shape:
             raise DataError(

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "top_k": 0,
     "top_p": 1.0,
     "steps": None,
+    "questions": "independent",
     "keep": None,
 }
 """Settings of `ImageGenerator.generate` with the values that they have unless the command line names others."""
@@ -26,7 +27,7 @@ def add_sampling(parser: argparse.ArgumentParser, title: str = "sampling") -> No
     """Adds the options. They are absent from the result unless given, so that a command can refuse them."""
     group = parser.add_argument_group(title, argument_default=argparse.SUPPRESS)
     group.add_argument("--classes", type=_classes, metavar="C,C,...", help="numbers of classes [all]")
-    group.add_argument("--seed", type=common.natural, metavar="N", help="decides every picture [0]")
+    group.add_argument("--seed", type=common.seed, metavar="N", help="decides every picture [0]")
     group.add_argument("--guidance", type=float, metavar="X", help="scale; 1 is none [1]")
     group.add_argument(
         "--guidance-schedule",
@@ -37,6 +38,12 @@ def add_sampling(parser: argparse.ArgumentParser, title: str = "sampling") -> No
     group.add_argument("--top-k", type=common.natural, metavar="K", help="0 is no limit [0]")
     group.add_argument("--top-p", type=float, metavar="P", help="1 is no limit [1]")
     group.add_argument("--steps", type=common.positive, metavar="T", help="passes of rand_ar [one a token]")
+    group.add_argument(
+        "--questions",
+        choices=("independent", "causal"),
+        help="what rand_ar's see of those asked in the same pass: nothing, or those before, as RandAR has it "
+        "[independent]",
+    )
     group.add_argument("--keep", type=common.positive, metavar="K", help="kept tokens [the generator's own]")
 
 

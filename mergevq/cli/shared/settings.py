@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
 from mergevq.cli.shared.parser import is_dotted
-from mergevq.errors import ConfigError, UsageError
+from mergevq.documents import DocumentError, parse_yaml, read_yaml
+from mergevq.errors import ConfigError, UsageError, shown
 
 if TYPE_CHECKING:
     from mergevq.backends import Device
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """--out, --config, --devices, --device, --print-config and dotted options."""
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument("--out", type=common.path, metavar="DIR", help="the run folder")
     parser.add_argument(
         "--config",
-        type=Path,
+        type=common.path,
         metavar="FILE.yaml",
         help="settings in groups, as in the run.yaml of a run folder",
     )
     parser.add_argument(
-        "--devices", type=common.positive, default=1, metavar="N", help="how many [%(default)s]"
+        "--devices", type=common.some_processes, default=1, metavar="N", help="how many [%(default)s]"
     )
     common.add_device(parser)
     parser.add_argument("--print-config", action="store_true", help="print every setting as YAML and stop")
@@ -100,28 +101,27 @@ def launch_options(options: argparse.Namespace) -> tuple[Path, Device, int]:
 
 def _read(path: Path) -> dict[str, Any]:
     """The settings of a YAML file, with dotted keys."""
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the settings in {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        values = read_yaml(path)
+    except DocumentError as error:
+        raise ConfigError(f"cannot read the settings in {path}: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must hold groups of keys, such as train: {{steps: 1000}}")
-    return _flat(values)
-
-
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as dotted keys: a group in a file changes the keys that it names and no others."""
     flat: dict[str, Any] = {}
+    for key, value in _flat(values):
+        if key in flat:  # train: {steps: 3} beside train.steps: 4
+            raise ConfigError(f"cannot read the settings in {path}: {shown(key)} is given twice")
+        flat[key] = value
+    return flat
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested groups as dotted keys: a group in a file changes the keys that it names and no others."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield f"{prefix}{key}", value
 
 
 def _fitting(config: object, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,8 +134,6 @@ def _fitting(config: object, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _dotted(arguments: Sequence[str], config: object) -> dict[str, Any]:
     """Dotted keys and their values from `--key value` and `--key=value`."""
-    import yaml
-
     values: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
@@ -148,9 +146,9 @@ def _dotted(arguments: Sequence[str], config: object) -> dict[str, Any]:
             text = rest.pop(0)
         key = option.removeprefix("--")
         try:
-            values[key] = text if isinstance(_current(config, key), str) else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value {text!r} of {option} is not understood") from error
+            values[key] = text if isinstance(_current(config, key), str) else parse_yaml(text)
+        except DocumentError as error:
+            raise ConfigError(f"the value {shown(text)} of {option} is not understood: {error}") from error
     return values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
@@ -28,25 +27,28 @@ def register(kinds: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="image folder or tar shards with classes, builtin:NAME"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the classifier goes")
+    parser.add_argument(
+        "--out", type=common.path, required=True, metavar="DIR", help="where the classifier goes"
+    )
     parser.add_argument(
         "--epochs", type=common.positive, default=8, metavar="N", help="passes over the data [%(default)s]"
     )
     parser.add_argument(
         "--size",
-        type=common.positive,
+        type=common.side,
         default=32,
         metavar="S",
         help="pixels a side that it sees; pictures stay in memory at this size [%(default)s]",
     )
-    parser.add_argument("--seed", type=common.natural, default=0, metavar="N", help="[%(default)s]")
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="[%(default)s]")
     parser.add_argument(
         "--workers",
-        type=common.natural,
+        type=common.processes,
         default=2,
         metavar="N",
         help="processes that read pictures [%(default)s]",
     )
+    common.add_limits(parser)
     common.add_device(parser)
     parser.set_defaults(run=run)
 
@@ -62,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         size=options.size,
         seed=options.seed,
         workers=options.workers,
+        limits=common.limits(options),
     )
     device = select(options.device)
     common.check_writable(options.out, folder=True)

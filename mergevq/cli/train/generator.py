@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import settings
@@ -92,13 +91,14 @@ def configuration(options: argparse.Namespace) -> GeneratorRun:
 def _model(changes: Mapping[str, Any]) -> GeneratorConfig:
     """The generator for these tokens; the paper's G+R and ImageNet stand in for what --print-config is not told."""
     from mergevq.data.tokens.meta import read_meta
+    from mergevq.files import expanded
     from mergevq.generator_config import generator_config
     from mergevq.models.store import load
     from mergevq.presets import preset
 
     fitting: dict[str, Any] = {}
     if changes.get("data.path"):
-        meta = read_meta(Path(changes["data.path"]))
+        meta = read_meta(expanded(changes["data.path"]))
         fitting = {"counts": meta.counts, "classes": meta.classes}
     where = changes.get("data.tokenizer")
     tokenizer = load(where).config if where else preset("G+R")

@@ -81,15 +81,15 @@ def configuration(options: argparse.Namespace) -> TokenizerRun:
 
 def _initial(checkpoint: str, config: TokenizerRun) -> Tokenizer:
     """The run's model with the weights of a checkpoint."""
-    from mergevq.models.store import load
+    from mergevq.models.store import load, misfit
     from mergevq.models.tokenizer.tokenizer import Tokenizer
 
+    weights = load(checkpoint).state_dict()
     tokenizer = Tokenizer(config.model)
     try:
-        tokenizer.load_state_dict(load(checkpoint).state_dict())
+        tokenizer.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{checkpoint} holds another model than the run's {config.model.name}: "
-            f"{str(error).splitlines()[1].strip()}"
+            f"{checkpoint} holds another model than the run's {config.model.name}: {misfit(error)}"
         ) from error
     return tokenizer

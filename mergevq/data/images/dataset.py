@@ -17,6 +17,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from mergevq.data.images.decode import reading, reason, to_rgb
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
+from mergevq.data.images.pixels import decoded_side
 from mergevq.data.images.sampler import Draw, random_generator
 from mergevq.data.images.sources import ImageSource
 from mergevq.data.images.transforms import center_crop, random_crop_flip, random_resized_crop
@@ -77,6 +79,7 @@ class ImageDataset(Dataset[Sample]):
         mode: "train" crops and flips at random, "eval" takes the centre.
         view_size: V, for a second, stronger crop of the same picture; training only.
         max_scale: how far random crops zoom in; None is the source's own choice.
+        limits: how large a picture may be.
 
     Raises:
         UsageError: a size or a scale is out of range.
@@ -89,6 +92,7 @@ class ImageDataset(Dataset[Sample]):
         mode: Literal["train", "eval"] = "train",
         view_size: int | None = None,
         max_scale: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         scale = source.max_scale if max_scale is None else max_scale
         if size < 1 or (view_size is not None and view_size < 1):
@@ -100,6 +104,7 @@ class ImageDataset(Dataset[Sample]):
         self.mode = mode
         self.view_size = view_size
         self.max_scale = scale
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self.source)
@@ -117,7 +122,7 @@ class ImageDataset(Dataset[Sample]):
         index = draw.index
         failures: list[Failure] = []
         while len(failures) < _TRIES:
-            image = read_picture(self.source, index, self._at_least)
+            image = read_picture(self.source, index, self._at_least, self.limits)
             if isinstance(image, Failure):
                 failures.append(image)
                 index = int(generator.integers(len(self.source)))
@@ -131,7 +136,7 @@ class ImageDataset(Dataset[Sample]):
 
     def _eval_sample(self, draw: Draw) -> Sample:
         label, name = self.source.label(draw.index), self.source.name(draw.index)
-        image = read_picture(self.source, draw.index)
+        image = read_picture(self.source, draw.index, decoded_side(self.size), self.limits)
         if isinstance(image, Failure):
             return Sample(None, label, name, None, (image,))
         return Sample(center_crop(image, self.size), label, name, None, ())
@@ -139,15 +144,17 @@ class ImageDataset(Dataset[Sample]):
     @property
     def _at_least(self) -> int:
         """Pixels of the short side that training can use."""
-        return max(round(self.size * self.max_scale), 2 * (self.view_size or 0))
+        return 2 * max(round(self.size * self.max_scale), self.view_size or 0)
 
 
-def read_picture(source: ImageSource, index: int, at_least: int | None = None) -> Image.Image | Failure:
-    """A picture of a source as upright RGB, or why it cannot be read; `at_least` as for `to_rgb`."""
+def read_picture(
+    source: ImageSource, index: int, at_least: int | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Image.Image | Failure:
+    """A picture of a source as upright RGB, or why it cannot be read; the rest as for `to_rgb`."""
     name = source.name(index)
     try:
         with reading(name):
-            return to_rgb(source.open(index), at_least)
+            return to_rgb(source.open(index), at_least, limits)
     except DataError as error:
         return Failure(name, reason(error.__cause__))
 

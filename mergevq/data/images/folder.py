@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mergevq.data.images.formats.opening import open_picture
 from mergevq.data.images.splits import Selection
 from mergevq.errors import DataError
 
@@ -48,7 +48,7 @@ class FolderSource:
     def open(self, index: int) -> Image.Image:
         """The picture, opened but not decoded; no file stays open."""
         with open(self.name(index), "rb") as file:
-            return Image.open(io.BytesIO(file.read()))
+            return open_picture(file.read())
 
 
 def list_files(root: Path) -> list[str]:

@@ -7,15 +7,18 @@ the global random state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mergevq.data.images.dataset import ImageDataset, Sample, collate
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits, MaxAspect, MaxPixels
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
-from mergevq.errors import ConfigError
+from mergevq.data.workers import outlive_signals
+from mergevq.ranges import Range, Workers, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,25 +27,28 @@ class DataConfig:
 
     path: str = "builtin:photos"
     """A folder of pictures, tar shards, or `builtin:photos` and `builtin:digits`."""
-    holdout: float = 0.05
+    holdout: Annotated[float, Range(0, 1, ends="()")] = 0.05
     """Share of the pictures kept for validation where the path names no splits, in (0, 1)."""
-    max_scale: float | None = None
+    max_scale: Annotated[float, Range(1, 1000)] | None = None
     """Random crops see the picture with its short side scaled to between 1 and `max_scale` times the image
     size. None is the data's own choice: 3 for `builtin:photos`, otherwise 1, the whole short side."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes that read pictures, for each device; 0 reads them in the training process."""
-    max_failures: int = 100
+    max_failures: Annotated[int, Range(0, 10**9)] = 100
     """Unreadable pictures that a run survives; 0 stops at the first one."""
+    max_pixels: MaxPixels = DEFAULT_LIMITS.max_pixels
+    """Width times height above which a picture counts as unreadable: at 4 bytes a decoded pixel, times the
+    processes that read."""
+    max_aspect: MaxAspect = DEFAULT_LIMITS.max_aspect
+    """Longer side over shorter side above which a picture counts as unreadable."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise ConfigError(f"data.holdout is {self.holdout}; it must lie between 0 and 1")
-        if self.max_scale is not None and self.max_scale < 1:
-            raise ConfigError(f"data.max_scale is {self.max_scale}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"data.workers is {self.workers}; it cannot be negative")
-        if self.max_failures < 0:
-            raise ConfigError(f"data.max_failures is {self.max_failures}; it cannot be negative")
+        check_numbers(self, "data")
+
+    @property
+    def limits(self) -> Limits:
+        """How large a picture may be."""
+        return Limits(max_pixels=self.max_pixels, max_aspect=self.max_aspect)
 
 
 def train_loader(
@@ -79,7 +85,7 @@ def train_loader(
         UsageError, DataError: the data cannot be used.
     """
     source = open_source(config.path, "train", config.holdout)
-    dataset = ImageDataset(source, size, "train", view_size, config.max_scale)
+    dataset = ImageDataset(source, size, "train", view_size, config.max_scale, config.limits)
     sampler = StepSampler(len(source), batch_size, seed, rank, world, start, steps)
     return _loader(dataset, sampler, config.workers, pin_memory)
 
@@ -115,7 +121,8 @@ def eval_loader(
     """
     source = open_source(config.path, split, config.holdout)
     sampler = EvalSampler(len(source), batch_size, rank, world, limit)
-    return _loader(ImageDataset(source, size, "eval"), sampler, config.workers, pin_memory)
+    dataset = ImageDataset(source, size, "eval", limits=config.limits)
+    return _loader(dataset, sampler, config.workers, pin_memory)
 
 
 def _loader(
@@ -125,6 +132,7 @@ def _loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,

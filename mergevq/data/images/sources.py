@@ -14,6 +14,7 @@ from mergevq.data.images.folder import EXTENSIONS, FolderSource, is_picture, lis
 from mergevq.data.images.splits import Split, select
 from mergevq.data.images.tar import TarSource, find_shards
 from mergevq.errors import DataError, UsageError
+from mergevq.files import expanded
 
 BUILTIN = "builtin:"
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -54,7 +55,7 @@ def open_source(path: str, split: Split, holdout: float = 0.05) -> ImageSource:
     """
     if path.startswith(BUILTIN):
         return open_builtin(path[len(BUILTIN) :], split)
-    root = Path(path).expanduser()
+    root = expanded(path)
     if root.is_dir():
         return _open_folder(root, split, holdout)
     if path.endswith(ARCHIVES):

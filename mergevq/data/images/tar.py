@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.folder import is_picture
+from mergevq.data.images.formats.opening import open_picture
 from mergevq.data.images.splits import TRAIN, VALIDATION, Split, select
 from mergevq.errors import DataError, UsageError
 
@@ -94,7 +95,7 @@ class TarSource:
         shard, offset, size = self._places[index].tolist()
         with open(self.shards[shard], "rb") as file:
             file.seek(offset)
-            return Image.open(io.BytesIO(file.read(size)))
+            return open_picture(file.read(size))
 
 
 def find_shards(pattern: str) -> list[Path]:

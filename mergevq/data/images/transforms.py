@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from mergevq.data.images import pixels
-
-_BICUBIC = Image.Resampling.BICUBIC
+from mergevq.data.images.formats.frame import Frame, frame
 
 
 def random_crop_flip(
@@ -35,11 +34,12 @@ def random_crop_flip(
     Returns:
         (3, S, S) uint8.
     """
-    short = min(image.size)
+    place = frame(image)
+    short = min(place.width, place.height)
     scale = generator.uniform(1.0, max(1.0, min(max_scale, short / size)))
     side = short / scale
-    left = generator.uniform(0.0, image.width - side)
-    top = generator.uniform(0.0, image.height - side)
+    left = place.left + generator.uniform(0.0, place.width - side)
+    top = place.top + generator.uniform(0.0, place.height - side)
     return _to_tensor(_resample(image, left, top, side, side, size), flip=generator.random() < 0.5)
 
 
@@ -64,9 +64,10 @@ def random_resized_crop(
 
     Source: Going deeper with convolutions (arXiv:1409.4842), section 6.
     """
-    width, height = _crop_shape(image, generator, area, aspect)
-    left = generator.uniform(0.0, image.width - width)
-    top = generator.uniform(0.0, image.height - height)
+    place = frame(image)
+    width, height = _crop_shape(place, generator, area, aspect)
+    left = place.left + generator.uniform(0.0, place.width - width)
+    top = place.top + generator.uniform(0.0, place.height - height)
     return _to_tensor(_resample(image, left, top, width, height, size), flip=generator.random() < 0.5)
 
 
@@ -105,19 +106,19 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 
 def _crop_shape(
-    image: Image.Image,
+    place: Frame,
     generator: np.random.Generator,
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[float, float]:
     """Width and height of a crop that fits; a square of the short side where ten draws did not."""
     for _ in range(10):
-        pixels = image.width * image.height * generator.uniform(*area)
+        pixels = place.width * place.height * generator.uniform(*area)
         ratio = math.exp(generator.uniform(math.log(aspect[0]), math.log(aspect[1])))
         width, height = math.sqrt(pixels * ratio), math.sqrt(pixels / ratio)
-        if width <= image.width and height <= image.height:
+        if width <= place.width and height <= place.height:
             return width, height
-    return float(min(image.size)), float(min(image.size))
+    return min(place.width, place.height), min(place.width, place.height)
 
 
 def _resample(
@@ -129,8 +130,7 @@ def _resample(
         if image.size == (size, size):
             return image
         return image.crop((left, top, left + size, top + size))
-    right, bottom = min(left + width, image.width), min(top + height, image.height)
-    return image.resize((size, size), _BICUBIC, box=(left, top, right, bottom))
+    return pixels.resample(image, (left, top, width, height), size)
 
 
 def _to_tensor(image: Image.Image, flip: bool = False) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 
 from mergevq.data.images.dataset import Failure
 from mergevq.data.images.failures import FailureLog
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.sources import ImageSource
 from mergevq.data.images.splits import Split, content_digest
 from mergevq.data.images.transforms import to_float
@@ -87,6 +88,7 @@ def extract(
     world: int = 1,
     workers: int = 0,
     max_failures: int = 100,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], object] = lambda images: None,
 ) -> list[int]:
     """Makes the shards of one rank that are not there yet.
@@ -101,6 +103,7 @@ def extract(
         world: number of processes.
         workers: processes that read pictures.
         max_failures: unreadable pictures that are left out before this call gives up.
+        limits: how large a picture may be.
         progress: called with the number of pictures done since the last call.
 
     Returns:
@@ -123,7 +126,7 @@ def extract(
         remove_leftovers(folder, own)
         todo = _absent(folder, meta, own)
         failures = FailureLog(max_failures, "--max-failures")
-        chunks = iter(view_loader(source, meta, todo, workers))
+        chunks = iter(view_loader(source, meta, todo, workers, limits))
         for shard in todo:
             images = meta.shard_images(shard)
             builder = _ShardBuilder(tokenizer, meta, len(images), batch_size)

@@ -26,6 +26,7 @@ import numpy as np
 
 from mergevq.config import from_dict, to_dict
 from mergevq.data.images.splits import Split
+from mergevq.documents import DocumentError, read_json
 from mergevq.errors import ConfigError, DataError, UsageError
 from mergevq.files import sha256
 
@@ -214,8 +215,8 @@ def read_summary(folder: Path, meta: TokenMeta, shard: int) -> ShardSummary:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_json(path)
+    except DocumentError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} is damaged: it holds no description")

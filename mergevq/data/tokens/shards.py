@@ -31,7 +31,9 @@ from mergevq.data.tokens.meta import (
     read_summary,
     shard_folder,
 )
+from mergevq.data.workers import outlive_signals
 from mergevq.errors import DataError, UsageError
+from mergevq.files import expanded
 from mergevq.models.store import check_fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import TokenBatch
@@ -66,7 +68,7 @@ class TokenShards:
     """
 
     def __init__(self, folder: str | Path, max_open: int = 200) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self.meta: TokenMeta = read_meta(self.folder)
         self._check_complete()
         summaries = [read_summary(self.folder, self.meta, shard) for shard in range(self.meta.shards)]
@@ -223,6 +225,7 @@ def token_loader(
         batch_size=None,
         sampler=StepSampler(len(records), batch_size, seed, rank, world_size, start_step, steps),
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )

@@ -16,10 +16,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mergevq.data.images.dataset import Failure, read_picture
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
+from mergevq.data.images.pixels import decoded_side
 from mergevq.data.images.sampler import random_generator
 from mergevq.data.images.sources import ImageSource
 from mergevq.data.images.transforms import center_crop, random_crop_flip
 from mergevq.data.tokens.meta import TokenMeta, Unreadable
+from mergevq.data.workers import outlive_signals
 
 CHUNK = 16
 """Pictures that travel together from a process that reads."""
@@ -47,17 +50,20 @@ class ViewDataset(Dataset[Views]):
     Args:
         source: the pictures.
         meta: size, views, counts and seed.
+        limits: how large a picture may be.
     """
 
-    def __init__(self, source: ImageSource, meta: TokenMeta) -> None:
+    def __init__(self, source: ImageSource, meta: TokenMeta, limits: Limits = DEFAULT_LIMITS) -> None:
         self.source = source
         self.meta = meta
+        self.limits = limits
+        self._at_least = decoded_side(round(meta.image_size * source.max_scale))
 
     def __getitem__(self, images: Sequence[int]) -> Views:
         pixels: list[torch.Tensor] = []
         views = Views(torch.empty(0), [], [], [])
         for image in images:
-            picture = read_picture(self.source, image)
+            picture = read_picture(self.source, image, self._at_least, self.limits)
             if isinstance(picture, Failure):
                 views.unreadable.append(Unreadable(image, picture.name, picture.reason))
                 continue
@@ -81,7 +87,11 @@ class ViewDataset(Dataset[Views]):
 
 
 def view_loader(
-    source: ImageSource, meta: TokenMeta, shards: Iterable[int], workers: int
+    source: ImageSource,
+    meta: TokenMeta,
+    shards: Iterable[int],
+    workers: int,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> DataLoader[Views]:
     """The views of the pictures of some shards, shard after shard, `CHUNK` pictures at a time."""
     chunks = [
@@ -90,9 +100,10 @@ def view_loader(
         for first in range(0, len(images), CHUNK)
     ]
     return DataLoader(
-        ViewDataset(source, meta),
+        ViewDataset(source, meta, limits),
         batch_size=None,
         sampler=chunks,  # each item is what the data set is indexed by
         num_workers=workers,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # its own, or the loader would draw from the global one
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +22,23 @@ from torch import nn
 from mergevq.config import from_dict
 from mergevq.data.images.transforms import to_float
 from mergevq.errors import CheckpointError, ConfigError, MergeVQError
+from mergevq.files import expanded
 from mergevq.models.frozen import freeze
 from mergevq.models.store import (
     CONFIG,
     WEIGHTS,
-    fill,
+    build,
     read_description,
     read_weights,
     write_model,
 )
+from mergevq.ranges import Count, Range, Seed, Share, check_numbers
 
 FORMAT = "mergevq-classifier"
 SMALLEST = 8
 """Pixels a side; the network halves a picture three times."""
+Side = Annotated[int, Range(SMALLEST, 2**14)]
+"""Pixels a side of the pictures that it sees."""
 
 _STAGES = ((32, 1), (64, 2), (128, 2))
 """Channels and residual blocks at 1/2, 1/4 and 1/8 of the picture's side."""
@@ -47,26 +52,23 @@ class ClassifierCard:
     """The data set that it was trained on."""
     classes: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
-    size: int
+    size: Side
     """S, pixels a side of the pictures that it sees."""
-    train_images: int
+    train_images: Count
     """Pictures that it was trained on."""
-    test_images: int
+    test_images: Count
     """Pictures that the accuracy was measured on."""
-    accuracy: float
+    accuracy: Share
     """Share of the test pictures whose class it finds."""
-    epochs: int
+    epochs: Count
     """Passes over the training pictures."""
-    seed: int
+    seed: Seed
     """Of initialisation, order and augmentation."""
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise ConfigError(f"a classifier needs two classes or more, not {len(self.classes)}")
-        if self.size < SMALLEST:
-            raise ConfigError(f"the classifier's size is {self.size} px; it must be at least {SMALLEST}")
-        if not 0 <= self.accuracy <= 1:
-            raise ConfigError(f"accuracy is {self.accuracy}; it must lie in [0, 1]")
+        check_numbers(self, "")
 
 
 class ResidualBlock(nn.Module):
@@ -171,14 +173,14 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Trained
     Raises:
         CheckpointError: there is none, or a file is truncated, changed, or not of this kind.
     """
+    folder = expanded(folder)
     described = read_description(folder, FORMAT)
     tensors = read_weights(folder, described)
     try:
         card = from_dict(ClassifierCard, described.get("card", {}))
     except (MergeVQError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG} has a card that cannot be used: {error}") from error
-    network = Classifier(len(card.classes))
-    fill(network, tensors, folder / WEIGHTS)
+    network = build(lambda: Classifier(len(card.classes)), 1, tensors, folder / WEIGHTS)
     return TrainedClassifier(freeze(network).to(device), card, str(described["sha256"]))
 
 

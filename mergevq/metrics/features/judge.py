@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from mergevq.files import expanded
 from mergevq.metrics.features.classifier import load_classifier
 from mergevq.metrics.features.networks import load_inception
 
@@ -54,8 +55,8 @@ def load_judge(specification: str, device: torch.device | str = "cpu") -> Judgin
     """
     network, _, file = specification.partition("=")
     if network == "inception":
-        return inception_judge(Path(file) if file else None, device)
-    return classifier_judge(Path(specification).expanduser(), device)
+        return inception_judge(expanded(file) if file else None, device)
+    return classifier_judge(expanded(specification), device)
 
 
 def inception_judge(weights: Path | None = None, device: torch.device | str = "cpu") -> JudgingNetwork:

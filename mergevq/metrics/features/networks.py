@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from mergevq.errors import CheckpointError, UsageError
+from mergevq.files import expanded, sha256
 from mergevq.metrics.features.classifier import load_classifier
 from mergevq.models.frozen import freeze
 from mergevq.models.pretrained import load_timm_model, read_weights
-from mergevq.models.store import sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The file of torch-fidelity's release 0.2.0: TensorFlow's InceptionV3 of 2015, converted."""
@@ -75,13 +75,13 @@ def load_features(specification: str, device: torch.device | str = "cpu") -> Fea
     """
     network, _, file = specification.partition("=")
     if network == "inception":
-        return inception(Path(file) if file else None, device)
+        return inception(expanded(file) if file else None, device)
     if network == "classifier" and file:
-        classifier = load_classifier(Path(file).expanduser(), device)
+        classifier = load_classifier(expanded(file), device)
         metric = f"Frechet distance on {classifier.label}"
         return FeatureNetwork(classifier.name, metric, lambda images: classifier(images)[0])
     if network.startswith("timm:") and file:
-        return timm_network(network.removeprefix("timm:"), Path(file), device)
+        return timm_network(network.removeprefix("timm:"), expanded(file), device)
     raise UsageError(
         f"feature network {specification!r} is not understood; "
         "write inception, inception=FILE, classifier=FOLDER or timm:NAME=FILE"

@@ -26,7 +26,7 @@ from mergevq.models.store import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "mergevq-reference 1"
+_FORMAT = "mergevq-reference 2"
 _TENSORS = {"count", "mean", "scatter", "sample"}
 
 

@@ -53,7 +53,13 @@ class Generator(nn.Module):
         self.codes = SubcodeEmbedding(config.split, width)
         self.transformer = Transformer(config.depth, width, config.heads, config.hidden, config.dropout)
         self.head = SubcodeHead(
-            config.split, width, config.heads, config.hidden, config.head_depth, config.dropout
+            config.split,
+            width,
+            config.heads,
+            config.hidden,
+            config.head_depth,
+            config.dropout,
+            config.head_rotation,
         )
         if config.kind == "rand_ar":
             self.register_buffer("layout_positions", torch.zeros(0, config.length, dtype=torch.bool))

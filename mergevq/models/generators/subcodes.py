@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from mergevq.models.generators.transformer import GrowingCache, RMSNorm, Transformer
+from mergevq.models.generators.transformer import GrowingCache, LayerCache, RMSNorm, Rotation, Transformer
 
 Choose = Callable[[torch.Tensor, int], torch.Tensor]
 """From (R, 2^bits) float32 logits and the number of the sub-code to (R,) int64 choices."""
@@ -57,11 +57,26 @@ class SubcodeHead(nn.Module):
     sub-code it is a norm and a linear layer, and the generator is LlamaGen's.
 
     Source: Open-MAGVIT2 (arXiv:2409.04410), Section 3.2, "intra-block".
+
+    Differs: nothing is rotated unless `rotation` is "zero". Their code gives the context the rotation of its class,
+    which is all zeros, and the sub-codes that of the first position, which turns nothing: so the context's query and
+    key vanish, and a later sub-code gives it the same weight whatever it holds.
     """
 
-    def __init__(self, split: Sequence[int], width: int, heads: int, hidden: int, depth: int, dropout: float):
+    def __init__(
+        self,
+        split: Sequence[int],
+        width: int,
+        heads: int,
+        hidden: int,
+        depth: int,
+        dropout: float,
+        rotation: str = "identity",
+    ):
         super().__init__()
         self.split = tuple(split)
+        self.head_width = width // heads
+        self.rotation = rotation
         depth = depth if len(self.split) > 1 else 0
         self.transformer = Transformer(depth, width, heads, hidden, dropout)
         self.norm = RMSNorm(width)
@@ -85,8 +100,28 @@ class SubcodeHead(nn.Module):
             for table, part in zip(embedding.tables, split_code(indices, self.split)[:-1], strict=False)
         ]
         sequence = torch.stack([context, *known], dim=2).flatten(0, 1)  # (B N, P, D)
-        hidden = self.transformer(sequence, None).unflatten(0, context.shape[:2])
+        hidden = self.transform(sequence).unflatten(0, context.shape[:2])
         return [self.logits(hidden[:, :, part], part) for part in range(len(self.split))]
+
+    def transform(
+        self, x: torch.Tensor, first: int = 0, caches: Sequence[LayerCache] | None = None
+    ) -> torch.Tensor:
+        """The small Transformer's output.
+
+        Args:
+            x: (R, T, D): the context, then embeddings of sub-codes; or the newest of them.
+            first: which of them x begins with, 0 being the context.
+            caches: where x is the newest.
+
+        Returns:
+            (R, T, D).
+        """
+        rotation = None
+        if self.rotation == "zero":
+            turned = torch.arange(first, first + x.shape[1], device=x.device).clamp_max(1).float()
+            cosine = turned.view(1, -1, 1).expand(-1, -1, self.head_width // 2)
+            rotation = Rotation(cosine, torch.zeros_like(cosine))
+        return self.transformer(x, rotation, None, caches)
 
     def sample(
         self,
@@ -108,7 +143,7 @@ class SubcodeHead(nn.Module):
         parts: list[torch.Tensor] = []
         x = context
         for part in range(len(self.split)):
-            hidden = self.transformer(x.unsqueeze(1), None, None, caches).squeeze(1)
+            hidden = self.transform(x.unsqueeze(1), part, caches).squeeze(1)
             parts.append(choose(self.logits(hidden, part), part))
             x = embedding.tables[part](parts[part])
         return join_code(parts, self.split)

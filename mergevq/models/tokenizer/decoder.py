@@ -43,6 +43,9 @@ class Decoder(nn.Module):
     """The mirror of the encoder, with MixFFN in place of merging.
 
     Source: MergeVQ (arXiv:2504.00999), Eq. 6 and Appendix A.1.
+
+    Differs: plain GroupNorm at every level, where the authors' code scales and shifts by the codes (adaptive
+    GroupNorm): the codes come in below, at the grid's resolution, and nowhere else.
     """
 
     def __init__(self, config: DecoderConfig, bits: int):
@@ -71,7 +74,7 @@ class Decoder(nn.Module):
         Returns:
             (B, 3, H, W), about [-1, 1], not clamped.
         """
-        x = on_grid(self.embed, codes, grid)
+        x = on_grid(self.embed, codes.to(self.embed.weight.dtype), grid)
         x = x + on_grid(self.position, x, grid)
         for block in self.blocks:
             x = block(x, grid)

@@ -83,7 +83,9 @@ class Encoder(nn.Module):
         features = self.project(self.stages(self.stem(images)))  # (B, D, h, w)
         height, width = features.shape[2:]
         x = features.flatten(2).transpose(1, 2)  # (B, L, D)
-        x = x + grid_code(height, width, x.shape[-1], x.device) * self.position_gain
+        # In the type of the weights, and not of the features: autocast computes in float32 what is added up.
+        code = grid_code(height, width, x.shape[-1], x.device).to(self.position_gain.dtype)
+        x = x + code * self.position_gain
         return torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1), (height, width)
 
     def attend(self, x: torch.Tensor, grid: tuple[int, int], plan: Sequence[int]) -> Encoding:

@@ -27,7 +27,12 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Norm, SiLU, projection to d dimensions, sign."""
+    """Norm, SiLU, projection to d dimensions, sign.
+
+    Differs: LayerNorm, for each token alone, where the authors' code has GroupNorm with 32 groups whose
+    statistics are of all kept tokens of an image, however many positions each covers: there a token's code
+    depends on what the others are, and on their number.
+    """
 
     def __init__(self, width: int, bits: int):
         super().__init__()
@@ -52,6 +57,10 @@ def entropies(z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.
     With several ranks the second is over the tokens of all of them; the first is this rank's mean, whose
     average over ranks is the whole one. Averaging the gradients over ranks, as DDP does, gives the
     gradient of the exact values. Every rank must hold equally many tokens.
+
+    Not so over passes that are accumulated: each is over the tokens of its own pass, and the mean of their entropies
+    is at most the entropy of the whole. The exact gradient needs the mean distribution of all passes before the first
+    of them goes backwards, so that each would have to be encoded twice.
 
     Args:
         z: (..., d), before the sign.

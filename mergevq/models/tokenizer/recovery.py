@@ -86,12 +86,13 @@ class SourceRecovery(nn.Module):
         """
         batch, keep, _ = codes.shape
         length = grid[0] * grid[1]
-        memory = self.embed(codes) + self._ranks(keep, grid, codes.device)  # (B, K, D)
+        dtype = self.queries.dtype  # of the weights, whatever codes and positions come in
+        memory = self.embed(codes.to(dtype)) + self._ranks(keep, grid, codes.device).to(dtype)  # (B, K, D)
         x = self._queries(keep, grid).expand(batch, -1, -1)  # (B, L, D)
         for block in self.blocks:
             x = block(x, memory)
         with torch.autocast(x.device.type, enabled=False):
-            query = self.project(self.norm(x.float()))
+            query = self.project(self.norm(x.to(dtype))).float()
             logits = query @ memory.float().transpose(1, 2) / query.shape[-1] ** 0.5
         positions = torch.arange(length, device=codes.device)
         possible = positions[:keep] <= positions.unsqueeze(-1)  # (L, K)
@@ -103,8 +104,9 @@ class SourceRecovery(nn.Module):
         if tuple(learned.shape[1:]) != grid:
             learned = F.interpolate(learned[None], grid, mode="bilinear", align_corners=False)[0]
         fraction = torch.full((1,), 1000.0 * keep / (grid[0] * grid[1]), device=learned.device)
-        queries = learned.flatten(1).T + grid_code(*grid, learned.shape[0], learned.device)
-        return queries + self.count(sincos(fraction, _COUNT_FEATURES))
+        code = grid_code(*grid, learned.shape[0], learned.device).to(learned.dtype)
+        count = sincos(fraction, _COUNT_FEATURES).to(learned.dtype)
+        return learned.flatten(1).T + code + self.count(count)
 
     def _ranks(self, keep: int, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
         """(K, D): where in the canonical order a token stands, and where that would be on the grid."""

@@ -12,9 +12,10 @@ from torch import nn
 
 from mergevq.backends import recover
 from mergevq.config import TokenizerConfig
-from mergevq.errors import UsageError
+from mergevq.inputs import check_image_shape, check_same_grid, checked_grid, checked_integer
 from mergevq.models.tokenizer.decoder import Decoder
 from mergevq.models.tokenizer.encoder import Encoder, Encoding
+from mergevq.models.tokenizer.inputs import TensorChecks
 from mergevq.models.tokenizer.lfq import Quantized, Quantizer
 from mergevq.models.tokenizer.merge import fewest, scaled_keep
 from mergevq.models.tokenizer.recovery import SourceRecovery
@@ -36,8 +37,17 @@ class Output(NamedTuple):
 class Tokenizer(nn.Module):
     """Images to kept codes with a source map, and back.
 
+    Inputs of any floating-point or integer type are taken, and computed with in the type of the weights.
+
+    Attributes:
+        config: what it is.
+        check_values: whether `encode`, `decode` and `recover_source` look at the values that they are given, beside
+            types and shapes. None, the default: on the CPU alone, since it waits for any other device.
+
     Source: MergeVQ (arXiv:2504.00999), Section 3.
     """
+
+    check_values: bool | None = None
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -54,17 +64,24 @@ class Tokenizer(nn.Module):
         """Where the weights are."""
         return self.encoder.cls.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return self.encoder.cls.dtype
+
     def encode(self, images: torch.Tensor, keep: int | None = None) -> Tokens:
         """Images to tokens.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1]; H and W multiples of the stride.
+            images: (B, 3, H, W) in [-1, 1], of any floating-point type; H and W multiples of the stride.
             keep: K; by default the preset's, and at another resolution the same share of the positions.
 
         Raises:
-            UsageError: the images do not fit the grid, or K cannot be reached.
+            UsageError: images of another type, shape, device or range, or a K that cannot be reached.
         """
-        encoding = self.encoder(images, self.resolve_keep(images, keep))
+        images = self._checks.images(images)
+        keep = None if keep is None else checked_integer("keep", keep)
+        encoding = self.encoder(images.to(self.dtype), self.resolve_keep(images, keep))
         return Tokens(self.quantizer(encoding.tokens).indices, encoding.source, encoding.sizes, encoding.grid)
 
     def decode(self, tokens: Tokens | torch.Tensor, grid: tuple[int, int] | None = None) -> torch.Tensor:
@@ -75,16 +92,20 @@ class Tokenizer(nn.Module):
             grid: (h, w) of the indices; by default the preset's.
 
         Returns:
-            (B, 3, H, W) in [-1, 1].
+            (B, 3, H, W) float32 in [-1, 1].
 
         Raises:
-            UsageError: indices alone that are more than the grid has positions.
+            UsageError: another type, shape, device or range, or more indices than the grid has positions.
         """
         if isinstance(tokens, Tokens):
-            indices, source, grid = tokens.indices, tokens.source, tokens.grid
+            check_same_grid(grid, tokens.grid)
+            grid = tokens.grid
+            indices = self._checks.indices(tokens.indices, grid)
+            source = self._checks.source(tokens.source, indices, grid)
         else:
-            indices, grid = tokens, grid or (self.config.grid, self.config.grid)
-            source = self.recover_source(indices, grid)
+            grid = self._grid(grid)
+            indices = self._checks.indices(tokens, grid)
+            source = self._recovered(indices, grid, None)
         codes = recover(self.quantizer.codes(indices), source)
         return self.decoder(codes, grid).float().clamp(-1, 1)
 
@@ -105,14 +126,17 @@ class Tokenizer(nn.Module):
             (B, L) int64 in [0, K).
 
         Raises:
-            UsageError: more indices than positions.
+            UsageError: another type, shape, device or range, or more indices than positions.
         """
-        grid = grid or (self.config.grid, self.config.grid)
-        if indices.dim() != 2 or not 0 < indices.shape[1] <= grid[0] * grid[1]:
-            raise UsageError(
-                f"indices are {tuple(indices.shape)}; a {grid[0]} x {grid[1]} grid takes (B, K) with "
-                f"1 <= K <= {grid[0] * grid[1]}"
-            )
+        grid = self._grid(grid)
+        indices = self._checks.indices(indices, grid)
+        return self._recovered(
+            indices, grid, None if starts is None else self._checks.starts(starts, indices, grid)
+        )
+
+    def _recovered(
+        self, indices: torch.Tensor, grid: tuple[int, int], starts: torch.Tensor | None
+    ) -> torch.Tensor:
         logits = self.recovery(self.quantizer.codes(indices), grid)
         return most_likely_source(logits) if starts is None else source_with_starts(logits, starts)
 
@@ -127,18 +151,19 @@ class Tokenizer(nn.Module):
     def resolve_keep(self, images: torch.Tensor, keep: int | None) -> int:
         """K for these images, after checking that they fit the grid."""
         stride = self.config.stride
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise UsageError(f"images are {tuple(images.shape)}; (B, 3, H, W) is wanted")
-        height, width = images.shape[2:]
-        if min(height, width) < stride or height % stride or width % stride:
-            raise UsageError(
-                f"images are {height} x {width} px; both sides must be multiples of {stride} px, at least {stride}"
-            )
+        check_image_shape(images.shape, stride)
         if keep is not None:
             return keep
-        length = height * width // stride**2
+        length = images.shape[2] * images.shape[3] // stride**2
         share = scaled_keep(self.config.merge.keep, self.config.length, length)
         return max(share, fewest(length, self.config.encoder.depth))
+
+    @property
+    def _checks(self) -> TensorChecks:
+        return TensorChecks(self.config, self.device, self.check_values)
+
+    def _grid(self, grid: tuple[int, int] | None) -> tuple[int, int]:
+        return (self.config.grid, self.config.grid) if grid is None else checked_grid(grid)
 
 
 def _initialise(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,17 @@ import torch.nn.functional as F
 from mergevq.backends import Device
 from mergevq.data.images.dataset import Batch
 from mergevq.data.images.failures import FailureLog
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
-from mergevq.errors import ConfigError, DataError, NonFiniteError
+from mergevq.errors import DataError, NonFiniteError
+from mergevq.files import expanded
 from mergevq.locks import only_writer
-from mergevq.metrics.features.classifier import SMALLEST, Classifier, ClassifierCard, save_classifier
+from mergevq.metrics.features.classifier import Classifier, ClassifierCard, Side, save_classifier
+from mergevq.ranges import Range, Seed, Workers, check_numbers
+from mergevq.training.engine.processes.termination import ended_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -44,29 +48,27 @@ class ClassifierRun:
 
     data: str
     """Image folder, tar shards or builtin:NAME; the folders of the pictures are the classes."""
-    epochs: int = 8
+    epochs: Annotated[int, Range(1, 10**6)] = 8
     """Passes over the training pictures."""
-    size: int = 32
+    size: Side = 32
     """S."""
-    seed: int = 0
+    seed: Seed = 0
     """Of initialisation, order and augmentation."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Range(1, 2**20)] = 128
     """Pictures a step."""
-    rate: float = 0.1
+    rate: Annotated[float, Range(0, 100, ends="(]")] = 0.1
     """Peak learning rate, at a third of the run."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range(0, 1, ends="()")] = 0.9
     """Of SGD."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, Range(0, 100)] = 5e-4
     """Of all weights."""
-    workers: int = 2
+    workers: Workers = 2
     """Processes that read pictures."""
+    limits: Limits = DEFAULT_LIMITS
+    """How large a picture may be."""
 
     def __post_init__(self) -> None:
-        if self.size < SMALLEST:
-            raise ConfigError(f"size is {self.size} px; a classifier needs {SMALLEST} or more")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_numbers(self, "")
 
 
 class Pictures(NamedTuple):
@@ -104,8 +106,10 @@ def train_classifier(
         NonFiniteError: the loss became infinite or NaN.
         OutputError: the folder cannot be written.
         UsageError: another process is training one in the folder.
+        StoppedError: a signal ended the run.
     """
-    with only_writer(folder, doing="trains there"):
+    unsaved = "a classifier is written at its end, so nothing was saved, and the same command begins again"
+    with only_writer(folder, doing="trains there"), ended_at_once(unsaved):
         return _train(run, folder, device, progress)
 
 
@@ -124,7 +128,7 @@ def _train(run: ClassifierRun, folder: Path, device: Device, progress: ProgressF
         network.to(memory_format=torch.channels_last)
     _fit(network, training, run, progress)
     card = ClassifierCard(
-        data=Path(run.data).expanduser().resolve().name.removesuffix(".tar"),
+        data=expanded(run.data).resolve().name.removesuffix(".tar"),
         classes=tuple(classes),
         size=run.size,
         train_images=len(training.labels),
@@ -143,7 +147,12 @@ def read_pictures(run: ClassifierRun, split: Split) -> Pictures:
     Raises:
         DataError: more than a hundred pictures cannot be read, or none can.
     """
-    config = DataConfig(path=run.data, workers=run.workers)
+    config = DataConfig(
+        path=run.data,
+        workers=run.workers,
+        max_pixels=run.limits.max_pixels,
+        max_aspect=run.limits.max_aspect,
+    )
     failures = FailureLog(config.max_failures)
     images, labels = [], []
     batch: Batch

@@ -73,13 +73,14 @@ class StepCheckpoint(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         assert isinstance(module, SteppedTraining)
         if module.at_step_end and module.steps_done % self.every == 0:
-            self._save(trainer, module)
+            self.save(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, SteppedTraining)
-        self._save(trainer, module)
+        self.save(trainer, module)
 
-    def _save(self, trainer: Trainer, module: SteppedTraining) -> None:
+    def save(self, trainer: Trainer, module: SteppedTraining) -> None:
+        """Saves, unless this step has been saved already; all processes of a run together."""
         if self._saved == module.steps_done:
             return
         trainer.save_checkpoint(self.folder / LAST)

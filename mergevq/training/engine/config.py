@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from mergevq.errors import ConfigError, unknown_name
+from mergevq.ranges import Count, Length, PartialShare, Range, Seed, Share, Workers, check_numbers
 
 Precision = Literal["auto", "32", "bf16"]
 ScheduleKind = Literal["constant", "step", "cosine"]
+Passes = Annotated[int, Range(1, 2**20)]
+"""Images in one pass, or passes in one step."""
 
 
 def check_choices(config: object, **choices: object) -> None:
@@ -27,60 +30,54 @@ def check_choices(config: object, **choices: object) -> None:
 class OptimizerConfig:
     """AdamW, its learning rate over time, clipping and averaging."""
 
-    rate: float = 1e-4
+    rate: Annotated[float, Range(0, 100, ends="(]")] = 1e-4
     """Learning rate for a batch of 256; scaled in proportion to the batch."""
-    betas: tuple[float, ...] = (0.5, 0.9)
+    betas: Annotated[tuple[PartialShare, ...], Length(2, 2)] = (0.5, 0.9)
     """Decay rates of the first and the second moment."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """Decoupled weight decay."""
     schedule: ScheduleKind = "step"
     """How the rate falls after the warm-up."""
-    warmup: int = 1000
+    warmup: Annotated[int, Range(0, 10**9)] = 1000
     """Optimiser steps of linear warm-up."""
-    milestones: tuple[float, ...] = (0.85, 0.95)
+    milestones: Annotated[tuple[Share, ...], Length(0, 100)] = (0.85, 0.95)
     """Shares of the run at which a step schedule multiplies the rate by `gamma`."""
-    gamma: float = 0.1
+    gamma: Share = 0.1
     """Factor at each milestone; the cosine ends at this share of the rate."""
-    clip: float | None = None
+    clip: Annotated[float, Range(0, 10**9, ends="(]")] | None = None
     """Largest norm of the gradient; None does not clip."""
-    ema: float = 0.999
+    ema: PartialShare = 0.999
     """Decay of the average of the weights, which is what is evaluated and saved."""
 
     def __post_init__(self) -> None:
         check_choices(self, schedule=ScheduleKind)
-        if self.rate <= 0 or len(self.betas) != 2:
-            raise ConfigError(
-                f"optimizer.rate {self.rate} must be positive and betas {self.betas} two numbers"
-            )
-        if self.clip is not None and self.clip <= 0:
-            raise ConfigError(f"optimizer.clip is {self.clip}; it must be positive, or null for none")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"optimizer.ema is {self.ema}; it must lie in [0, 1)")
+        check_numbers(self, "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaceConfig:
     """The pace of a run of any stage."""
 
-    steps: int | None = None
+    steps: Count | None = None
     """Optimiser steps; None takes `epochs`."""
-    epochs: float = 270.0
+    epochs: Annotated[float, Range(0, 10**6, ends="(]")] = 270.0
     """Passes over the data, where `steps` is None."""
-    batch_size: int = 16
+    batch_size: Passes = 16
     """Images a device in one pass."""
-    accumulate: int = 1
-    """Passes whose gradients are added up for one optimiser step."""
+    accumulate: Passes = 1
+    """Passes whose gradients are added up for one optimiser step. Not always the run of one larger pass: a tokenizer's
+    codebook entropy and the discriminator's statistics are of each pass, and so is whatever is drawn at random."""
     precision: Precision = "auto"
     """Autocast: "32", "bf16", or what the device is fastest in."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the weights, the order of the data and whatever else is drawn."""
-    log_every: int = 50
+    log_every: Count = 50
     """Optimiser steps between lines of the log."""
-    validate_every: int = 1000
+    validate_every: Count = 1000
     """Optimiser steps between validations, each with a picture."""
-    validate_images: int = 512
+    validate_images: Count = 512
     """Validation images at the most."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Optimiser steps between checkpoints."""
     tensorboard: bool = False
     """Whether to log for TensorBoard too."""
@@ -89,11 +86,7 @@ class PaceConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, precision=Precision)
-        for name in ("batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"train.steps is {self.steps}; it must be at least 1")
+        check_numbers(self, "train")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +99,10 @@ class TokenConfig:
     """Their folder, as `mergevq tokens` writes it."""
     validation: str | None = None
     """Another such folder to validate on; None holds out a share of `path`."""
-    holdout: float = 0.02
+    holdout: Annotated[float, Range(0, 1, ends="()")] = 0.02
     """Share of the pictures held out for validation where there is no such folder, in (0, 1)."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that read, for each device; 0 reads in the training process."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise ConfigError(f"data.holdout is {self.holdout}; it must lie between 0 and 1")
-        if self.workers < 0:
-            raise ConfigError(f"data.workers is {self.workers}; it cannot be negative")
+        check_numbers(self, "data")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from mergevq.backends import Device
@@ -19,10 +20,11 @@ from mergevq.errors import ConfigError, MergeVQError
 from mergevq.training.engine.checkpoint import LAST, AtomicCheckpointIO, StepCheckpoint, steps_done
 from mergevq.training.engine.config import PaceConfig
 from mergevq.training.engine.monitor import CsvLog, Progress, Validation
-from mergevq.training.engine.processes.cluster import node_count
+from mergevq.training.engine.processes.cluster import node_count, started_by_srun
 from mergevq.training.engine.processes.guard import DeviceGuard
 from mergevq.training.engine.processes.lost_rank import lost_ranks_explained
 from mergevq.training.engine.processes.precision import DevicePrecision
+from mergevq.training.engine.processes.signals import EndsWhenTold, warn_of_foreign_checkpoints
 from mergevq.training.engine.run_folder import describe
 from mergevq.training.engine.stepping import SteppedTraining
 
@@ -122,18 +124,22 @@ def train(
         loader: makes the batches of this rank from the first step that is left.
 
     Raises:
+        StoppedError: a signal ended the run.
         MergeVQError: Lightning ended early.
     """
     started, done = time.perf_counter(), steps_done(last)
     module.circumstances, module.listings = launch.circumstances, launch.listings
     module.runs_on = launch.device
-    trainer = _trainer(launch, validation)
+    checkpoint = StepCheckpoint(launch.out, launch.pace.checkpoint_every)
+    told = EndsWhenTold(checkpoint)
+    trainer = _trainer(launch, validation, [checkpoint, told])
     if trainer.is_global_zero:
         describe(config, launch.out, launch.device, launch.circumstances)
+        warn_of_foreign_checkpoints(launch.out)
         _log_header(launch, module)
     if done:
         logger.info("going on after step %d", done)
-    with lost_ranks_explained():
+    with lost_ranks_explained(), told.listening():
         trainer.fit(module, loader(trainer), ckpt_path=launch.out / LAST if last else None, weights_only=True)
     if module.steps_done != module.steps:
         raise MergeVQError(
@@ -145,7 +151,7 @@ def train(
     )
 
 
-def _trainer(launch: Launch, validation: Callable[[CsvLog], Validation]) -> Trainer:
+def _trainer(launch: Launch, validation: Callable[[CsvLog], Validation], last: list[Callback]) -> Trainer:
     """Lightning's trainer for this device, our checkpoints, log, validation and progress in place of its own."""
     pace = launch.pace
     log = CsvLog(launch.out, pace.log_every, launch.images_per_step)
@@ -155,13 +161,17 @@ def _trainer(launch: Launch, validation: Callable[[CsvLog], Validation]) -> Trai
     return Trainer(
         **hardware,
         max_epochs=1,
-        plugins=[AtomicCheckpointIO(), DevicePrecision(launch.device, launch.precision)],
+        plugins=[
+            AtomicCheckpointIO(),
+            DevicePrecision(launch.device, launch.precision),
+            *([SLURMEnvironment(auto_requeue=False)] if started_by_srun() else []),
+        ],
         callbacks=[
             DeviceGuard(launch.device, launch.precision),
             Progress(launch.images_per_step, pace.log_every),
             log,
             validation(log),
-            StepCheckpoint(launch.out, pace.checkpoint_every),
+            *last,
         ],
         logger=_tensorboard(launch),
         log_every_n_steps=1,
@@ -169,7 +179,8 @@ def _trainer(launch: Launch, validation: Callable[[CsvLog], Validation]) -> Trai
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=launch.out,
+        # Under SLURM Lightning goes on from whatever hpc_ckpt_1.ckpt it finds here, instead of beginning.
+        default_root_dir=launch.out / LAST.parent,
     )
 
 
@@ -183,6 +194,12 @@ def _log_header(launch: Launch, module: SteppedTraining) -> None:
     logger.info("device %s (%s), precision %s", device.name, device.probe().reason, launch.precision)
     logger.info("%s: parameters %s", module.headline[0], counts)
     logger.info("%s; %d steps of %d images", module.headline[1], module.steps, launch.images_per_step)
+    if launch.pace.accumulate > 1 and module.of_each_pass:
+        logger.info(
+            "%d passes a step, each with its own %s: not the same run as one pass of as many images",
+            launch.pace.accumulate,
+            " and ".join(module.of_each_pass),
+        )
 
 
 def _tensorboard(launch: Launch) -> Logger | bool:

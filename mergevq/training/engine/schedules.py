@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 
 import torch
 
+from mergevq.errors import ConfigError
 from mergevq.training.engine.config import OptimizerConfig
 from mergevq.training.tokenizer.config import KeepConfig
 
@@ -63,7 +66,10 @@ def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
 
     Args:
         config: the distribution.
-        keep: the preset's count, where the exponential starts and the Gaussian is centred.
+        keep: the preset's count, where the exponential starts and the Gaussian is centred unless it says otherwise.
+
+    Raises:
+        ConfigError: all probabilities are 0 in floating point.
     """
     if config.kind == "fixed":
         return [keep], [1.0]
@@ -71,10 +77,25 @@ def kept_counts(config: KeepConfig, keep: int) -> tuple[list[int], list[float]]:
         counts = list(range(config.least, config.most + 1))
         return counts, [1 / len(counts)] * len(counts)
     sides = [side for side in range(1, math.isqrt(config.most) + 1) if side**2 >= config.least]
-    centre = math.sqrt(keep)
+    centre = math.sqrt(config.centre or keep)
     if config.kind == "exponential":
         weights = [math.exp(-config.rate * abs(side - centre)) for side in sides]
     else:
         weights = [math.exp(-((side - centre) ** 2) / (2 * config.deviation**2)) for side in sides]
+    weights = [weight + config.floor for weight in weights]
     total = sum(weights)
-    return [side**2 for side in sides], [weight / total for weight in weights]
+    if not total:
+        raise ConfigError(
+            f"keep.{'rate' if config.kind == 'exponential' else 'deviation'} leaves every count between keep.least "
+            f"{config.least} and keep.most {config.most} with probability 0; they are too far from "
+            f"{config.centre or keep}"
+        )
+    shares = [weight / total for weight in weights]
+    return [side**2 for side in sides], shares if config.draws is None else _whole(shares, config.draws)
+
+
+def _whole(shares: list[float], draws: int) -> list[float]:
+    """The shares that evenly spaced numbers from 0 upwards find when they are looked up in the cumulative ones."""
+    ends = list(itertools.accumulate(shares))
+    found = [min(bisect.bisect_right(ends, number / draws), len(ends) - 1) for number in range(draws)]
+    return [found.count(place) / draws for place in range(len(ends))]

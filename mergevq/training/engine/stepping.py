@@ -76,6 +76,11 @@ class SteppedTraining(LightningModule):
         raise NotImplementedError
 
     @property
+    def of_each_pass(self) -> list[str]:
+        """What is taken over a pass and not over a step: with any, accumulated passes are not one larger pass."""
+        return []
+
+    @property
     def trained(self) -> nn.Module:
         """The network whose average is `ema`."""
         raise NotImplementedError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from mergevq.errors import ConfigError
 from mergevq.generator_config import GeneratorConfig
+from mergevq.ranges import PartialShare, Range, check_numbers
 from mergevq.training.engine.config import OptimizerConfig, PaceConfig, TokenConfig
 
 
@@ -18,23 +19,22 @@ class GeneratorLossConfig:
     neither LlamaGen, RandAR nor Open-MAGVIT2 smooths. So the default is none.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: PartialShare = 0.0
     """Share of the target that is spread over all sub-codes, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
+        check_numbers(self, "loss")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorPaceConfig(PaceConfig):
     """The pace of a stage-2 run, and the samples that are painted at each validation."""
 
-    samples: int = 8
+    samples: Annotated[int, Range(0, 10**4)] = 8
     """Samples of each class in the picture; 0 paints none."""
-    sample_classes: int = 10
+    sample_classes: Annotated[int, Range(1, 10**4)] = 10
     """Classes in the picture, the first ones."""
-    sample_guidance: float = 1.0
+    sample_guidance: Annotated[float, Range(0, 1000)] = 1.0
     """Scale of classifier-free guidance of these samples; 1 is none."""
 
 

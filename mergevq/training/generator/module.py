@@ -58,6 +58,10 @@ class GeneratorTraining(SteppedTraining):
         )
 
     @property
+    def of_each_pass(self) -> list[str]:
+        return ["random draws"]
+
+    @property
     def trained(self) -> nn.Module:
         return self.model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mergevq.errors import ConfigError
 from mergevq.losses.source import SourceKind
+from mergevq.ranges import Share, check_numbers
 from mergevq.training.engine.config import OptimizerConfig, PaceConfig, TokenConfig
 
 
@@ -13,14 +13,13 @@ from mergevq.training.engine.config import OptimizerConfig, PaceConfig, TokenCon
 class CorruptionConfig:
     """Which wrong codes are put in."""
 
-    share: float = 0.3
+    share: Share = 0.3
     """The largest share of an image's codes that is replaced; each image draws its own from 0 up, in [0, 1]."""
     generator: str | None = None
     """A rand_ar generator whose samples, given the true codes before them, replace codes; None flips bits."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"corruption.share is {self.share}; it must lie in [0, 1]")
+        check_numbers(self, "corruption")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

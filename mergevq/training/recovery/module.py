@@ -64,6 +64,10 @@ class RecoveryTraining(SteppedTraining):
         return self.name, f"up to {self.config.corruption.share:.0%} of the codes are {source}"
 
     @property
+    def of_each_pass(self) -> list[str]:
+        return ["random draws"]
+
+    @property
     def trained(self) -> nn.Module:
         return self.recovery
 

@@ -11,9 +11,11 @@ from mergevq.data.tokens.extraction import describe, extract
 from mergevq.data.tokens.meta import META
 from mergevq.data.tokens.splits import TokenRows
 from mergevq.errors import DataError, UsageError
+from mergevq.files import expanded, sha256
 from mergevq.generation.store import load_generator
+from mergevq.models.checkpoint_path import checkpoint_path
 from mergevq.models.generators.autoregressive import Generator
-from mergevq.models.store import WEIGHTS, load, save, sha256
+from mergevq.models.store import WEIGHTS, load, save
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.training.engine.config import PaceConfig
 from mergevq.training.engine.launch import prepare
@@ -92,8 +94,8 @@ def tokens_of(data: str, tokenizer: Tokenizer, out: Path) -> Path:
         UsageError: nothing is at `data`, or there are several processes, which would all make tokens.
         DataError: too many pictures cannot be read.
     """
-    if (Path(data) / META).is_file():
-        return Path(data)
+    if (expanded(data) / META).is_file():
+        return expanded(data)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError(f"{data} holds no tokens; with several processes make them first: mergevq tokens")
     source = open_source(data, "train")
@@ -108,7 +110,7 @@ def _generator(config: RecoveryRun, tokens: OpenTokens) -> tuple[Generator | Non
     """The generator whose samples replace codes, and the hash of its weights."""
     if config.corruption.generator is None:
         return None, {}
-    where = Path(config.corruption.generator)
+    where = checkpoint_path(config.corruption.generator)
     loaded = load_generator(where)
     if loaded.kind != "rand_ar":
         raise UsageError(f"{where} is a {loaded.kind} generator; source recovery serves rand_ar only")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from mergevq.config import TokenizerConfig
 from mergevq.data.images.loader import DataConfig
 from mergevq.errors import ConfigError
 from mergevq.models.tokenizer.merge import fewest
+from mergevq.ranges import PartialShare, Range, Weight, check_numbers
 from mergevq.training.engine.config import OptimizerConfig, PaceConfig, check_choices
 
 KeepKind = Literal["fixed", "exponential", "gaussian", "uniform"]
@@ -23,63 +24,51 @@ AlignmentKind = Literal["none", "distill", "self"]
 class LossConfig:
     """Weights of the loss terms. At 0 the perceptual, adversarial and alignment networks are left out too."""
 
-    reconstruction: float = 1.0
+    reconstruction: Weight = 1.0
     """Weight of the pixel loss."""
     reconstruction_kind: Literal["l2", "l1"] = "l2"
     """The pixel loss; the paper says l2, the released code runs l1."""
-    perceptual: float = 0.7
+    perceptual: Weight = 0.7
     """Weight of LPIPS; needs the network's weights, which are never downloaded."""
     perceptual_network: Literal["vgg", "alex", "squeeze"] = "vgg"
     """The network of LPIPS."""
     perceptual_weights: str | None = None
     """File with the backbone's weights; by default torchvision's cache is looked into."""
-    adversarial: float = 0.8
+    adversarial: Weight = 0.8
     """Weight of the generator's adversarial loss."""
     adversarial_kind: Literal["hinge", "non_saturating"] = "hinge"
     """The generator's adversarial loss; the discriminator's is the hinge."""
     adaptive: bool = True
     """Whether the adversarial weight is multiplied by the ratio of the gradient norms at the last layer."""
-    adversarial_start: int = 0
+    adversarial_start: Annotated[int, Range(0, 10**9)] = 0
     """Optimiser step at which adversarial training begins."""
-    discriminator_layers: int = 3
+    discriminator_layers: Annotated[int, Range(1, 12)] = 3
     """Strided layers of the PatchGAN."""
-    lecam: float = 0.01
+    lecam: Weight = 0.01
     """Weight of LeCAM regularisation in the discriminator's loss."""
-    commitment: float = 0.25
+    commitment: Weight = 0.25
     """Weight of the distance between a token and its code."""
-    entropy: float = 0.1
+    entropy: Weight = 0.1
     """Weight of the mean entropy less the entropy of the mean."""
-    temperature: float = 0.01
+    temperature: Annotated[float, Range(0, 10**6, ends="(]")] = 0.01
     """Temperature of the code distribution whose entropies these are."""
-    source: float = 0.5
+    source: Weight = 0.5
     """Weight of the source recovery loss; it also reaches the encoder, through the codes."""
-    source_end: float | None = None
+    source_end: Weight | None = None
     """Weight of the source recovery loss at the end of the run, approached by a constant factor a step; None keeps
     it. Positions once in the codes stay there at a smaller weight, which leaves more of them to the picture."""
     source_kind: Literal["softmax", "binary"] = "softmax"
     """Cross-entropy over the tokens of each position, or the full Eq. 9."""
-    alignment: float = 1.0
+    alignment: Weight = 1.0
     """Weight of the global alignment of the class token."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "reconstruction",
-            "perceptual",
-            "adversarial",
-            "lecam",
-            "commitment",
-            "entropy",
-            "source",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"loss.{name} is {getattr(self, name)}; a weight cannot be negative")
+        check_numbers(self, "loss")
         if self.source_end is not None and not (self.source_end > 0 and self.source > 0):
             raise ConfigError(
                 f"loss.source_end is {self.source_end} and loss.source {self.source}; one is approached from the "
                 "other by a constant factor, so both must be positive"
             )
-        if self.temperature <= 0:
-            raise ConfigError(f"loss.temperature is {self.temperature}; it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,17 +83,18 @@ class AlignmentConfig:
     """File with the teacher's weights; without it `download` must be true."""
     download: bool = False
     """Whether timm may fetch the teacher's weights from its hub."""
-    head_layers: int = 3
+    head_layers: Annotated[int, Range(1, 64)] = 3
     """Linear layers between the class token and the teacher's features."""
-    prototypes: int = 1024
+    prototypes: Annotated[int, Range(1, 2**20)] = 1024
     """Categories of the self-teacher."""
-    decay: float = 0.996
+    decay: PartialShare = 0.996
     """Decay of the self-teacher's average."""
-    view: int = 224
+    view: Annotated[int, Range(1, 2**14)] = 224
     """Pixels a side of the student's view; a multiple of the stride."""
 
     def __post_init__(self) -> None:
         check_choices(self, kind=AlignmentKind)
+        check_numbers(self, "alignment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,25 +103,29 @@ class KeepConfig:
 
     kind: KeepKind = "gaussian"
     """Squares around the preset's count, squares upwards from it, any count, or always the preset's."""
-    least: int = 121
+    least: Annotated[int, Range(1, 2**24)] = 121
     """The smallest count."""
-    most: int = 225
+    most: Annotated[int, Range(1, 2**24)] = 225
     """The largest count."""
-    rate: float = 0.5
+    rate: Annotated[float, Range(0, 100, ends="(]")] = 0.5
     """lambda of the exponential distribution over the side of the square (Eq. 15)."""
-    deviation: float = 1.0
+    deviation: Annotated[float, Range(0.001, 1000)] = 1.0
     """sigma of the Gaussian over the side of the square (Eq. 16)."""
+    centre: Annotated[int, Range(1, 2**24)] | None = None
+    """The count where the exponential starts and the Gaussian is centred; None: the preset's."""
+    floor: Annotated[float, Range(0, 10**6)] = 0.0
+    """Added to the weight of every square, the greatest of which is about 1, before they are made to sum to 1."""
+    draws: Annotated[int, Range(1, 10**6)] | None = None
+    """Draws among which each square has a whole number; None leaves the shares as they are. The released code goes
+    through 100 evenly spaced numbers."""
 
     def __post_init__(self) -> None:
         check_choices(self, kind=KeepKind)
-        if not 1 <= self.least <= self.most:
-            raise ConfigError(
-                f"keep.least {self.least} and keep.most {self.most} must satisfy 1 <= least <= most"
-            )
+        check_numbers(self, "keep")
+        if self.least > self.most:
+            raise ConfigError(f"keep.least {self.least} is more than keep.most {self.most}")
         if self.kind in ("exponential", "gaussian") and math.isqrt(self.most) ** 2 < self.least:
             raise ConfigError(f"there is no square between keep.least {self.least} and keep.most {self.most}")
-        if self.rate <= 0 or self.deviation <= 0:
-            raise ConfigError("keep.rate and keep.deviation must be positive")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,7 +50,7 @@ class TokenizerTraining(SteppedTraining):
         self.keeps = KeepSampler(config.keep, config.model.merge.keep, config.train.seed)
         self.failures = FailureLog(config.data.max_failures)
         self._keep = 0
-        self._targets: torch.Tensor | None = None
+        self._targets: list[torch.Tensor] = []
         if config.train.compile:
             _compile(tokenizer, len(self.keeps.counts))
 
@@ -58,6 +58,12 @@ class TokenizerTraining(SteppedTraining):
     def headline(self) -> tuple[str, str]:
         model = self.config.model
         return model.name, f"{model.length} positions, {model.merge.keep} kept"
+
+    @property
+    def of_each_pass(self) -> list[str]:
+        loss = self.config.loss
+        taken = {"codebook entropy": loss.entropy, "discriminator statistics": loss.adversarial}
+        return [name for name, whether in taken.items() if whether]
 
     @property
     def trained(self) -> nn.Module:
@@ -80,6 +86,7 @@ class TokenizerTraining(SteppedTraining):
     def begin_step(self) -> None:
         """Draws the kept count of all passes."""
         self._keep = self.keeps.draw()
+        self._targets = []
 
     def run_pass(self, batch: Batch) -> None:
         """Adds the gradients of both sides."""
@@ -105,7 +112,8 @@ class TokenizerTraining(SteppedTraining):
             total = total + weighted
             terms |= shown
         if self.alignment is not None and batch.views is not None:
-            loss, self._targets = self.alignment(self.tokenizer.encoder, to_float(batch.views), images)
+            loss, targets = self.alignment(self.tokenizer.encoder, to_float(batch.views), images)
+            self._targets.append(targets.float().mean(0, keepdim=True))  # all that the centre needs: (1, P)
             total = total + self.config.loss.alignment * loss
             terms["alignment"] = loss
         self._fakes = output.images.detach()
@@ -124,8 +132,8 @@ class TokenizerTraining(SteppedTraining):
     def average(self) -> None:
         """Moves the average of the weights and the self-teacher."""
         super().average()
-        if self.alignment is not None and self._targets is not None:
-            self.alignment.update(self.tokenizer.encoder, self._targets)
+        if self.alignment is not None and self._targets:
+            self.alignment.update(self.tokenizer.encoder, torch.cat(self._targets))
 
     def export(self, folder: Path) -> None:
         """Writes the averaged tokenizer."""

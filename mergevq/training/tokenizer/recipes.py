@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from mergevq.config import TokenizerConfig, override
 from mergevq.errors import UsageError, unknown_name
 from mergevq.presets import preset
@@ -15,6 +17,16 @@ from mergevq.training.tokenizer.config import (
 )
 
 RECIPES = ("default", "released")
+
+
+class _Released(NamedTuple):
+    """What the released configurations set by family: counts, length, and where the rate falls."""
+
+    least: int
+    most: int
+    centre: int
+    epochs: float
+    milestones: tuple[float, float]
 
 
 def recipe(name: str, kind: str = "default") -> TokenizerRun:
@@ -66,26 +78,42 @@ def _representation(model: TokenizerConfig) -> TokenizerRun:
     )
 
 
+_RELEASED = {
+    "G": _Released(least=225, most=529, centre=256, epochs=100.0, milestones=(90 / 100, 100 / 100)),
+    "G+R": _Released(least=121, most=256, centre=144, epochs=200.0, milestones=(170 / 200, 190 / 200)),
+    "R": _Released(least=49, most=144, centre=64, epochs=270.0, milestones=(220 / 270, 250 / 270)),
+}
+
+
 def _released(run: TokenizerRun, family: str) -> TokenizerRun:
-    """L1, LPIPS 1.0, a constant 0.1 softplus generator loss, Gaussian counts, no source recovery loss."""
-    least, most = {"G": (225, 529), "G+R": (121, 256), "R": (49, 144)}[family]
-    return override(
-        run,
-        {
-            "loss.reconstruction_kind": "l1",
-            "loss.perceptual": 1.0,
-            "loss.adversarial": 0.1,
-            "loss.adversarial_kind": "non_saturating",
-            "loss.adaptive": False,
-            "loss.source": 0.0,
-            "keep.kind": "gaussian",
-            "keep.least": least,
-            "keep.most": most,
-            "keep.deviation": 0.5,
-            "optimizer.schedule": "step",
-            "train.epochs": {"G": 100.0, "G+R": 200.0, "R": 270.0}[family],
-        },
-    )
+    """L1, LPIPS 1.0, a constant 0.1 softplus generator loss, Gaussian counts, no source recovery loss, no warm-up.
+
+    The released code draws counts by going through 100 evenly spaced numbers in rising order, the same on all ranks;
+    here they come in random order. Its second milestone of G lies at the end of the run, where no step sees it.
+    """
+    theirs = _RELEASED[family]
+    changes: dict[str, Any] = {
+        "loss.reconstruction_kind": "l1",
+        "loss.perceptual": 1.0,
+        "loss.adversarial": 0.1,
+        "loss.adversarial_kind": "non_saturating",
+        "loss.adaptive": False,
+        "loss.source": 0.0,
+        "keep.kind": "gaussian",
+        "keep.least": theirs.least,
+        "keep.most": theirs.most,
+        "keep.centre": theirs.centre,
+        "keep.deviation": 0.5,
+        "keep.floor": 0.05,
+        "keep.draws": 100,
+        "optimizer.schedule": "step",
+        "optimizer.milestones": theirs.milestones,
+        "optimizer.warmup": 0,
+        "train.epochs": theirs.epochs,
+    }
+    if run.model.name.endswith("-d96"):
+        changes["optimizer.clip"] = 5.0
+    return override(run, changes)
 
 
 def _small(model: TokenizerConfig) -> TokenizerRun:

@@ -124,10 +124,10 @@ def test_text_shows_choices_refusals_and_reasons(machine, mergevq_main):
 
 
 def test_a_missing_package_degrades(machine):
-    machine.packages |= {"scipy": None, "lpips": None}
+    machine.packages |= {"tqdm": None, "lpips": None}
     found = examine(None)
     assert found.exit_code == 1
-    assert [problem.action for problem in found.problems] == ["pip install scipy"]
+    assert [problem.action for problem in found.problems] == ["pip install tqdm"]
 
 
 def test_without_torch_nothing_is_usable(machine):

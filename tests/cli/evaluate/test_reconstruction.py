@@ -50,6 +50,15 @@ def test_default_counts_split_and_limit(mergevq_main, tiny):
     assert "builtin:photos, split val, 3 at the most" in result.out and "3 of 32 x 32 px" in result.out
 
 
+def test_a_strip_ends_no_evaluation(mergevq_main, tiny, image_folder, tmp_path):
+    Image.new("RGB", (40_000, 1), "red").save(image_folder / "strip.png")
+    arguments = ("--data", image_folder, "--split", "all", "--keep", 64, "--workers", 0, "--size", 32)
+    result = mergevq_main(*WORDS, "--checkpoint", tiny, *arguments)
+    assert result.error == "1 of 13 pictures could not be read; the numbers are those of the others"
+    assert "strip.png" in result.err and "40000 x 1 px" in result.err
+    assert mergevq_main(*WORDS, "--checkpoint", tiny, *arguments, "--max-aspect", 40_000).code == 0
+
+
 def test_a_broken_picture_is_named_and_counted(mergevq_main, tiny, broken_jpeg, tmp_path):
     out = tmp_path / "r.json"
     arguments = ("--data", broken_jpeg.parent, "--split", "all", "--keep", 64, "--json", out, "--workers", 0)

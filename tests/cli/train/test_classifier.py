@@ -27,9 +27,14 @@ def test_it_trains_and_says_how_well(mergevq_process, tmp_path):
         (("--data", "nowhere", "--out", "out"), 2, "nowhere does not exist"),
         (("--data", "builtin:digit", "--out", "out"), 2, "did you mean 'digits'?"),
         (("--data", "builtin:digits", "--out", "/proc/nowhere"), 1, "cannot write /proc/nowhere"),
-        (("--data", "builtin:digits", "--out", "out", "--size", "4"), 2, "size is 4 px"),
+        (
+            ("--data", "builtin:digits", "--out", "out", "--size", "4"),
+            2,
+            "size is 4; it must be a whole number from 8",
+        ),
         (("--data", "builtin:digits", "--out", "out", "--epochs", "0"), 2, "--epochs: '0' is not"),
         (("--data", "builtin:digits"), 2, "required: --out"),
+        (("--data", "builtin:digits", "--out", "out", *SMALL, "--max-pixels", "63"), 1, "max_pixels is 63"),
     ],
 )
 def test_what_cannot_be_done(mergevq_main, tmp_path, monkeypatch, arguments, code, said):

@@ -115,9 +115,21 @@ def test_a_wrong_request(mergevq_main, tmp_path, arguments, said):
         (b"train:", "train must be a group of keys, not None"),
         (b"- a", "must hold groups of keys"),
         (b"", "must hold groups of keys"),
-        (b"a: [", "is not YAML"),
-        (b"a: \xff", "is not YAML"),
-        (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"a: [", "it is no YAML"),
+        (b"a: \xff", "it is not text in UTF-8"),
+        (b"train: {steps: 3}\ntrain: {seed: 4}", "'train' is given twice"),
+        (b"train: {steps: 3}\ntrain.steps: 4", "'train.steps' is given twice"),
+        (
+            b"a0: &a0 [1]\n"
+            + b"".join(
+                b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)
+            ),
+            "stands for more than",
+        ),
+        (b"train: {seed: " + b"9" * 5000 + b"}", "a number of 5000 digits"),
+        (b"train: {seed: " + b"9" * 400 + b"}", "train.seed is a number of some 401 digits"),
+        (b"train: &a [*a]", "an alias in it stands for itself"),
+        (b"a: !!python/object/apply:os.system [ls]", "it is no YAML"),
     ],
 )
 def test_a_wrong_file(mergevq_main, tmp_path, content, said):
@@ -127,9 +139,39 @@ def test_a_wrong_file(mergevq_main, tmp_path, content, said):
     assert result.code == 2 and said in result.error
 
 
+def test_a_file_without_an_end(mergevq_main):
+    result = mergevq_main(*WORDS, *TINY, "--config", "/dev/full")
+    assert result.code == 2 and "cannot read the settings in /dev/full: it has more than" in result.error
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("train.seed", -5, "train.seed is -5; it must be a whole number from 0 to 4294967295"),
+        ("train.seed", 2**32, "train.seed is 4294967296"),
+        ("optimizer.rate", ".nan", "optimizer.rate is nan; it must be a number in (0, 100]"),
+        ("optimizer.rate", "9" * 400, "optimizer.rate is a number of some 401 digits"),
+        ("optimizer.betas", "[.nan, 0.9]", "optimizer.betas is nan"),
+        ("optimizer.warmup", -3, "optimizer.warmup is -3"),
+        ("optimizer.warmup", "1" + "0" * 30, "optimizer.warmup is a number of some 31 digits"),
+        ("train.epochs", ".inf", "train.epochs is inf"),
+        ("train.validate_images", 0, "train.validate_images is 0; it must be a whole number from 1"),
+        ("keep.rate", ".nan", "keep.rate is nan"),
+        ("loss.alignment", -1, "loss.alignment is -1"),
+        ("loss.perceptual", ".inf", "loss.perceptual is inf"),
+        ("data.workers", 10**6, "data.workers is 1000000; it must be a whole number from 0 to 1024"),
+        ("data.max_scale", ".nan", "data.max_scale is nan"),
+        ("model.encoder.channels", "1" + "0" * 30, "encoder.channels is a number of some 31 digits"),
+    ],
+)
+def test_senseless_settings(mergevq_main, tmp_path, option, value, said):
+    result = mergevq_main(*WORDS, *TINY, "--out", tmp_path / "run", f"--{option}={value}")
+    assert result.code == 2 and said in result.error and not (tmp_path / "run").exists()
+
+
 def test_a_missing_file_names_it(mergevq_main, tmp_path):
     result = mergevq_main(*WORDS, *TINY, "--config", tmp_path / "no.yaml")
-    assert result.code == 2 and "no.yaml: No such file" in result.error
+    assert result.code == 2 and "no.yaml: No such file or directory" in result.error
 
 
 @pytest.mark.parametrize("content", ["empty", "texts"])
@@ -152,6 +194,12 @@ def test_an_output_that_cannot_be_written(mergevq_main, tmp_path):
 def test_weights_of_another_model_are_no_start(mergevq_main, tiny, tmp_path):
     result = mergevq_main(*WORDS, *TINY, "--init", tiny, "--out", tmp_path / "run", "--device", "cpu")
     assert result.code == 1 and "holds another model than the run's tiny-32" in result.error
+
+
+@pytest.mark.parametrize("init", ["nowhere", "someone/tok", "hf:tok"])
+def test_weights_that_are_not_there_are_no_start(mergevq_main, tmp_path, init):
+    result = mergevq_main(*WORDS, *TINY, "--init", init, "--out", tmp_path / "run", "--device", "cpu")
+    assert result.code == 1 and init in result.error and "unexpected" not in result.error
 
 
 def test_a_run_names_a_broken_picture_and_goes_on(mergevq_process, broken_jpeg, tmp_path):

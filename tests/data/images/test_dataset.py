@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mergevq.data.images.dataset import Failure, ImageDataset, collate
 from mergevq.data.images.sampler import Draw
@@ -33,6 +35,25 @@ def _cut(path: Path) -> None:
 
 def _train(folder: Path) -> ImageSource:
     return open_source(str(folder), "train")
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_what_does_not_fit_into_memory_is_one_unreadable_picture(
+    folder: Path, mode: Literal["train", "eval"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = JpegImageFile.load
+
+    def short_of_memory(image: JpegImageFile) -> object:
+        if image.size == (48, 48):
+            raise MemoryError
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", short_of_memory, raising=False)
+    Image.new("RGB", (48, 48)).save(folder / "train/a/0.jpg")
+    dataset = ImageDataset(_train(folder), 16, mode)
+    batch = collate([dataset[Draw(index, index)] for index in range(8)])
+    assert {failure.reason for failure in batch.failures} == {"it does not fit into memory"}
+    assert len(batch.images) == (8 if mode == "train" else 7)
 
 
 def test_a_sample_is_a_function_of_its_draw(folder: Path) -> None:

@@ -96,11 +96,54 @@ def test_photos_zoom_by_themselves() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("holdout", 0.0), ("holdout", 1.0), ("max_scale", 0.9), ("workers", -1), ("max_failures", -1)],
+    [
+        ("holdout", 0.0),
+        ("holdout", 1.0),
+        ("max_scale", 0.9),
+        ("workers", -1),
+        ("max_failures", -1),
+        ("max_pixels", 0),
+        ("max_aspect", 0.5),
+    ],
 )
 def test_impossible_values(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"data.{field} is {value}"):
         DataConfig(**{field: value})
+
+
+@pytest.fixture
+def odd_pictures(tmp_path: Path) -> Path:
+    """Six ordinary pictures, a strip and a large one."""
+    sizes = {"a": (40, 1), "b": (200, 160), **{str(number): (30, 20) for number in range(6)}}
+    for name, size in sizes.items():
+        Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+LIMITS = {"max_pixels": 20_000, "max_aspect": 10}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_beyond_the_limits_are_left_out_and_named(odd_pictures: Path, workers: int) -> None:
+    config = DataConfig(path=str(odd_pictures), workers=workers, **LIMITS)
+    batches = list(eval_loader(config, size=16, batch_size=4, split="all"))
+    reasons = {Path(failure.name).name: failure.reason for batch in batches for failure in batch.failures}
+    assert sum(len(batch.images) for batch in batches) == 6
+    assert reasons.keys() == {"a.png", "b.png"}
+    assert "40 x 1 px" in reasons["a.png"] and "max_aspect is 10" in reasons["a.png"]
+    assert "200 x 160 px" in reasons["b.png"] and "max_pixels is 20000" in reasons["b.png"]
+
+
+def test_training_goes_on_without_them(odd_pictures: Path) -> None:
+    config = DataConfig(path=str(odd_pictures), workers=0, holdout=0.01, **LIMITS)
+    batches = list(train_loader(config, size=16, batch_size=8, seed=0, steps=4))
+    names = {Path(failure.name).name for batch in batches for failure in batch.failures}
+    assert all(len(batch.images) == 8 for batch in batches) and names == {"a.png", "b.png"}
+
+
+def test_without_limits_they_are_read(odd_pictures: Path) -> None:
+    config = DataConfig(path=str(odd_pictures), workers=0)
+    assert [len(batch.images) for batch in eval_loader(config, size=16, batch_size=8, split="all")] == [8]
 
 
 def test_evaluation_of_another_split_and_of_a_few() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+import skimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +16,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from mergevq.data.images.decode import load_image, to_rgb
+from mergevq.data.images.formats.opening import open_picture
+from mergevq.data.images.pixels import decoded_side
 from mergevq.data.images.transforms import (
     center_crop,
     middle_crop,
@@ -37,12 +45,84 @@ def _random(seed: int) -> np.random.Generator:
 
 
 @settings(deadline=None, max_examples=40)
-@given(width=st.integers(5, 90), height=st.integers(5, 90), size=st.integers(4, 64))
+@given(width=st.integers(6, 90), height=st.integers(6, 90), size=st.integers(4, 64))
 def test_center_crop_is_torchvisions(width: int, height: int, size: int) -> None:
     image = _noise(width, height)
     resized = tv.resize(image, size, InterpolationMode.BICUBIC)
     expected = tv.pil_to_tensor(tv.center_crop(resized, [size, size]))
     assert torch.equal(center_crop(image, size), expected)
+
+
+@pytest.mark.parametrize(("width", "height"), [(900, 30), (30, 900), (545, 32), (500, 7), (6, 300)])
+@pytest.mark.parametrize("size", [24, 32])
+def test_long_pictures_are_cropped_as_if_resized_first(width: int, height: int, size: int) -> None:
+    y, x = np.mgrid[0:height, 0:width]
+    smooth = np.stack([x % 256, y % 256, (x + y) % 200], -1).astype(np.uint8)
+    image = Image.fromarray(smooth).resize((width, height), Image.Resampling.BICUBIC)
+    resized = tv.resize(image, size, InterpolationMode.BICUBIC)
+    expected = tv.pil_to_tensor(tv.center_crop(resized, [size, size])).int()
+    assert (center_crop(image, size).int() - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(30_000, 2), (1, 20_000), (40_000, 1)])
+def test_strips_take_no_memory(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = Image.Image.resize
+    sizes = []
+
+    def watched(image: Image.Image, size: tuple[int, int], *rest: object, **options: object) -> Image.Image:
+        sizes.append(size)
+        return resize(image, size, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert (
+        center_crop(Image.new("RGB", shape, (9, 90, 200)), 256).permute(1, 2, 0).numpy() == (9, 90, 200)
+    ).all()
+    assert random_crop_flip(Image.new("RGB", shape), 256, _random(0)).shape == (3, 256, 256)
+    assert random_resized_crop(Image.new("RGB", shape), 256, _random(0)).shape == (3, 256, 256)
+    assert set(sizes) == {(256, 256)}
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """1411 x 1271 px: no side is a multiple of 8, so that a picture at reduced size ends inside a pixel."""
+    return load_image(Path(skimage.__file__).parent / "data" / "retina.jpg").crop((0, 70, 1411, 1341))
+
+
+def _both(photo: Image.Image, orientation: int, at_least: int) -> tuple[Image.Image, Image.Image]:
+    """A JPEG decoded as a whole, and at a reduced size."""
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(file, "JPEG", quality=90, exif=exif)
+    data = file.getvalue()
+    return to_rgb(open_picture(data)), to_rgb(open_picture(data), at_least)
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "orientation"), [(2, 1), (4, 1), *((8, number) for number in range(1, 9))]
+)
+def test_a_crop_of_a_jpeg_at_reduced_size_is_that_of_the_whole(
+    photo: Image.Image, shrunk: int, orientation: int
+) -> None:
+    size = 1271 // decoded_side(shrunk)
+    whole, reduced = _both(photo, orientation, decoded_side(size))
+    assert sorted(reduced.size) == [math.ceil(1271 / shrunk), math.ceil(1411 / shrunk)]
+    error = (center_crop(reduced, size).int() - center_crop(whole, size).int()).abs().float()
+    assert error.mean() < 0.4 and error.quantile(0.99) <= 3
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("transform", [random_crop_flip, random_resized_crop])
+def test_random_crops_of_a_jpeg_at_reduced_size(
+    photo: Image.Image, transform: type[random_crop_flip], orientation: int
+) -> None:
+    whole, reduced = _both(photo, orientation, 158)
+    assert max(reduced.size) == 177
+    for seed in range(4):
+        error = (
+            transform(reduced, 70, _random(seed)).int() - transform(whole, 70, _random(seed)).int()
+        ).abs()
+        assert error.float().mean() < 0.9
 
 
 def test_matching_size_is_copied() -> None:

@@ -20,7 +20,7 @@ from mergevq.export.placing import folder_to_be
 from mergevq.export.runtime import sessions
 from mergevq.export.runtime.folder import open_folder
 from mergevq.export.runtime.providers import check_used
-from mergevq.tokens import TokenArrays
+from mergevq.tokens import TokenArrays, Tokens
 
 
 @pytest.fixture(scope="module")
@@ -103,43 +103,90 @@ def test_an_encoder_for_any_count(exported_any, tiny_tokenizer, images):
         runtime.encode(images, 3)
 
 
-def tokens_of(indices, source):
-    return TokenArrays(indices, source, np.ones_like(indices), (8, 8))
-
-
 CODES, SOURCE = np.zeros((2, 4), dtype=np.int64), np.zeros((2, 64), dtype=np.int64)
+
+
+class Arrays:
+    """What the runtime takes."""
+
+    def __call__(self, array):
+        return array
+
+    def tokens(self, indices, source):
+        return TokenArrays(indices, source, np.ones_like(indices), (8, 8))
+
+
+class Tensors:
+    """The same for the model."""
+
+    def __call__(self, array):
+        return torch.from_numpy(array)
+
+    def tokens(self, indices, source):
+        indices = torch.from_numpy(indices)
+        return Tokens(indices, torch.from_numpy(source), torch.ones_like(indices), (8, 8))
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda it, images: it.encode(images[0]), r"images are \(3, 32, 32\); these graphs take \(B, 3, 32"),
-        (lambda it, images: it.encode(images[:0]), "at least one image"),
-        (lambda it, images: it.encode(images[:, :, :28]), r"images are \(3, 3, 28, 32\)"),
-        (lambda it, images: it.encode((images * 0).astype(np.uint8)), r"images are uint8; .* / 127\.5 - 1"),
-        (lambda it, images: it.encode(images.astype(np.float64)), "images are float64"),
-        (lambda it, images: it.encode(images.tolist()), "images are of type list; a NumPy array is wanted"),
-        (lambda it, images: it.encode(images * 127.5), r"images hold values from .* lie in \[-1, 1\]"),
-        (lambda it, images: it.encode(images * np.float32(np.nan)), "images hold values from nan to nan"),
-        (lambda it, images: it.encode(images, 17.5), "keep is 17.5; an integer is wanted"),
+        (lambda it, of, images: it.encode(of(images[0])), r"images are \(3, 32, 32\); \(B, 3, H, W\)"),
+        (lambda it, of, images: it.encode(of(images[:0])), "at least one image"),
+        (lambda it, of, images: it.encode(of(images[:, :, :30])), "30 x 32 px; both sides must be multiples"),
+        (lambda it, of, images: it.encode(of((images * 0).astype(np.uint8))), r"are uint8; .* / 127\.5 - 1"),
+        (lambda it, of, images: it.encode(of((images * 9).astype(np.int32))), "images are int32"),
+        (lambda it, of, images: it.encode(of(images > 0)), "images are bool"),
+        (lambda it, of, images: it.encode(images.tolist()), "images are of type list; a .* is wanted"),
+        (lambda it, of, images: it.encode(of(images * np.float32(127.5))), r"hold values .* lie in \[-1, 1\]"),
+        (lambda it, of, images: it.encode(of(images * np.float32(np.nan))), "values from nan to nan"),
+        (lambda it, of, images: it.encode(of(images), 17.5), r"keep is 17\.5; an integer is wanted"),
+        (lambda it, of, images: it.encode(of(images), True), "keep is True; an integer is wanted"),
+        (lambda it, of, _: it.decode(of(CODES + 256)), r"indices hold 256; they must lie in \[0, 256\)"),
+        (lambda it, of, _: it.decode(of(CODES - 1)), "indices hold -1"),
+        (lambda it, of, _: it.decode(of(CODES[0])), r"indices are \(4,\)"),
+        (lambda it, of, _: it.decode(of(CODES[:0])), "at least one row"),
+        (lambda it, of, _: it.decode(of(np.zeros((1, 65), dtype=int))), "1 <= K <= 64"),
+        (lambda it, of, _: it.decode(of(CODES * 0.5)), "indices are float64; integers are wanted"),
+        (lambda it, of, _: it.decode(of(CODES), 8), r"grid is 8; a pair \(h, w\)"),
+        (lambda it, of, _: it.decode(of.tokens(CODES, SOURCE), (4, 4)), "the tokens are on one of 8 x 8"),
+        (lambda it, of, _: it.decode(of.tokens(CODES, SOURCE + 4)), r"source hold 4; they must lie in \[0, 4\)"),
+        (lambda it, of, _: it.decode(of.tokens(CODES, SOURCE - 2)), "source hold -2"),
+        (lambda it, of, _: it.decode(of.tokens(CODES, SOURCE * 1.0)), "source are float64"),
+        (lambda it, of, _: it.recover_source(of(CODES), starts=of(CODES)), "starts do not ascend from 0"),
+        (lambda it, of, _: it.recover_source(of(CODES), starts=of(CODES[:1])), r"starts is \(1, 4\)"),
+        (lambda it, of, _: it.recover_source(of(CODES), starts=of(CODES * 0.5)), "starts are float64"),
+    ],
+)  # fmt: skip
+def test_what_model_and_graphs_cannot_take_is_one_sentence(runtime, tiny_tokenizer, images, call, said):
+    sentences = []
+    for it, of in ((runtime, Arrays()), (tiny_tokenizer, Tensors())):
+        with pytest.raises(UsageError, match=said) as caught:
+            call(it, of, images)
+        assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+        sentences.append(str(caught.value).replace("PyTorch tensor", "NumPy array"))
+    assert sentences[0] == sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda it, images: it.encode(images[:, :, :28]),
+            r"\(3, 3, 28, 32\); these graphs take \(B, 3, 32, 32",
+        ),
         (lambda it, images: it.encode(images, 20), "no encoder for 20 kept tokens; there is one for 17, 32"),
-        (lambda it, _: it.decode(CODES + 256), r"indices hold 256; they must lie in \[0, 256\)"),
-        (lambda it, _: it.decode(CODES - 1), "indices hold -1"),
-        (lambda it, _: it.decode(CODES[0]), r"indices are \(4,\)"),
-        (lambda it, _: it.decode(np.zeros((1, 65), dtype=int)), "1 <= K <= 64"),
-        (lambda it, _: it.decode(CODES * 1.0), "indices are float64; integers are wanted"),
         (lambda it, _: it.decode(CODES, (4, 4)), "on a grid of 4 x 4; these graphs were made for 8 x 8"),
-        (lambda it, _: it.decode(tokens_of(CODES, SOURCE + 4)), r"source hold 4; they must lie in \[0, 4\)"),
-        (lambda it, _: it.decode(tokens_of(CODES, SOURCE - 2)), "source hold -2"),
-        (lambda it, _: it.decode(tokens_of(CODES, SOURCE * 1.0)), "source are float64"),
-        (lambda it, _: it.recover_source(CODES, starts=CODES), "starts do not ascend from 0"),
-        (lambda it, _: it.recover_source(CODES, starts=CODES[:1]), r"starts are \(1, 4\)"),
     ],
 )
-def test_what_graphs_cannot_take_is_one_sentence(runtime, images, call, said):
-    with pytest.raises(UsageError, match=said) as caught:
+def test_what_the_model_alone_can_do(runtime, images, call, said):
+    with pytest.raises(UsageError, match=said):
         call(runtime, images)
-    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_pixels_of_any_floating_point_type_are_taken(runtime, images, dtype):
+    wanted = runtime.encode(images.astype(dtype).astype(np.float32))
+    assert np.array_equal(runtime.encode(images.astype(dtype)).indices, wanted.indices)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from mergevq.backends import select
-from mergevq.errors import ConfigError, DataError, NonFiniteError
+from mergevq.errors import ConfigError, DataError, NonFiniteError, StoppedError
 from mergevq.metrics.features.classifier import load_classifier
 from mergevq.training.classifier import run as module
 from mergevq.training.classifier.run import ClassifierRun, augmented, train_classifier
@@ -100,6 +102,17 @@ def test_data_that_cannot_be_learnt_from(two_colours: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"no picture of .*, split train, can be read"):
         train_classifier(run(two_colours), out, select("cpu"))
     assert not out.exists()
+
+
+def test_a_terminated_run_saves_nothing_and_says_so(
+    two_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(module, "_fit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError, match=r"ended by SIGTERM: .* nothing was saved") as caught:
+        train_classifier(run(two_colours), tmp_path / "out", select("cpu"))
+    assert caught.value.exit_code == 143 and not (tmp_path / "out").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_loss_that_is_not_finite_saves_nothing(

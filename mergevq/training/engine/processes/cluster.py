@@ -23,17 +23,26 @@ def node_count(devices: int) -> int:
     Raises:
         UsageError: another number of processes was started on a node.
     """
-    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+    if _started_by_torchrun():
         return _agreed("torchrun --nproc-per-node", "LOCAL_WORLD_SIZE", "WORLD_SIZE", devices)
-    if SLURMEnvironment.detect():
+    if started_by_srun():
         return _agreed("srun --ntasks-per-node", "SLURM_NTASKS_PER_NODE", "SLURM_NTASKS", devices)
     return 1
+
+
+def started_by_srun() -> bool:
+    """Whether SLURM started this process as one of its tasks; torchrun, which may stand between, comes first."""
+    return not _started_by_torchrun() and SLURMEnvironment.detect()
 
 
 def is_first_process() -> bool:
     """Whether this is the process that writes: rank 0 of a run, before Lightning has been asked."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # Lightning's own processes have the second
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+
+
+def _started_by_torchrun() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
 
 
 def _agreed(option: str, local: str, world: str, devices: int) -> int:

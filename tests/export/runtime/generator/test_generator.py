@@ -79,8 +79,10 @@ def test_counts_and_steps(pair):
         assert all(map(same, found, wanted))
     if pair[1].kind == "rand_ar":
         for steps in (1, 3, 19):
-            wanted, found = (tokens_by_row(each, [0, 1], steps, sampling=GREEDY) for each in pair)
-            assert all(map(same, found, wanted))
+            for questions in ("independent", "causal"):
+                asked = {"sampling": GREEDY, "questions": questions}
+                wanted, found = (tokens_by_row(each, [0, 1], steps, **asked) for each in pair)
+                assert all(map(same, found, wanted))
 
 
 def test_duplicates_leave_the_cache_of_merge_ar(pair):
@@ -102,17 +104,29 @@ def test_progress_is_told(pair):
     assert len(calls) == (20 if pair[1].kind == "rand_ar" else 64)
 
 
-def test_classes_are_integers(pair):
-    with pytest.raises(UsageError, match="labels are float64; integers are wanted"):
-        pair[1].generate([1.5])
-
-
 def test_impossible_requests_are_the_models_sentences(pair):
     kind = pair[1].kind
     asked = [
         {"labels": []},
         {"labels": [5]},
         {"labels": [-1]},
+        {"labels": [0.5]},
+        {"labels": np.array([1.0])},
+        {"labels": [True]},
+        {"labels": ["cat"]},
+        {"labels": [[0]]},
+        {"labels": 3},
+        {"labels": [float("nan")]},
+        {"labels": [0], "seed": 0.5},
+        {"labels": [0], "seed": ["a"]},
+        {"labels": [0], "keep": 20.5},
+        {"labels": [0], "keep": [[20]]},
+        {"labels": [0], "steps": 1.5},
+        {"labels": [0], "top_k": 2.5},
+        {"labels": [0], "temperature": "warm"},
+        {"labels": [0], "temperature": float("inf")},
+        {"labels": [0], "top_p": float("nan")},
+        {"labels": [0], "guidance": "strong"},
         {"labels": [0], "seed": [1, 2]},
         {"labels": [0], "guidance": -1.0},
         {"labels": [0], "temperature": -1.0},
@@ -120,7 +134,7 @@ def test_impossible_requests_are_the_models_sentences(pair):
         {"labels": [0], "guidance_schedule": "cosine"},
         {"labels": [0], "keep": [20, 20]},
     ]
-    asked += [{"labels": [0], "steps": 99}]
+    asked += [{"labels": [0], "steps": 99}, {"labels": [0], "questions": "casual"}]
     asked += [{"labels": [0], "keep": 21}] if kind != "raster" else []
     for settings in asked:
         said = []

@@ -1,0 +1,1 @@
+"""What Pillow leaves open between a file's bytes and its pixels: opening, limits, PNG's chunks, deep pixels."""
