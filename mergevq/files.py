@@ -211,10 +211,10 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _descriptor(found: os.stat_result) -> int | None:
-    """Standard output or standard error, where that is the file."""
-    for descriptor in (1, 2):
+    """Standard output or standard error, where that is the file; of a closed one the number is another file's."""
+    for descriptor, stream in ((1, sys.__stdout__), (2, sys.__stderr__)):
         with contextlib.suppress(OSError):
-            if os.path.samestat(found, os.fstat(descriptor)):
+            if stream is not None and os.path.samestat(found, os.fstat(descriptor)):
                 return descriptor
     return None
 

@@ -88,6 +88,9 @@ def test_a_case_takes_as_long_as_is_said(mergevq_main, monkeypatch, tmp_path):
 
 def test_results_are_shown_and_compared_without_timing(mergevq_main, earlier, tmp_path):
     shown = mergevq_main("bench", "--results", earlier)
+    (tmp_path / "link.md").symlink_to(tmp_path / "target.md")
+    assert mergevq_main("bench", "--results", earlier, "--report", tmp_path / "link.md").code == 0
+    assert (tmp_path / "link.md").is_symlink() and (tmp_path / "target.md").read_text() in shown.out
     assert shown.code == 0 and "**1000** (900–1100)" in shown.out
     compared = mergevq_main("bench", "--results", earlier, "--compare", earlier)
     assert compared.code == 0 and "| 1.00 | within noise |" in compared.out

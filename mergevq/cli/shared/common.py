@@ -198,7 +198,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
     Raises:
         OutputError: it cannot be written, or is a folder where a file is wanted.
     """
-    if path.exists() and path.is_dir() != folder:
+    if os.path.exists(path) and os.path.isdir(path) != folder:  # which never raise
         wanted = ("a file", "folder") if folder else ("a folder", "file")
         raise OutputError(f"{path} is {wanted[0]}; give the name of a {wanted[1]}")
     try:

@@ -29,6 +29,7 @@ from torch import nn
 from mergevq.backends import Device
 from mergevq.config import to_dict
 from mergevq.errors import CheckpointError, ConfigError, OutputError
+from mergevq.leftovers import clear
 from mergevq.locks import only_writer
 from mergevq.models.store import read_checkpoint, write_atomically
 from mergevq.training.engine.checkpoint import LAST, steps_done
@@ -90,6 +91,8 @@ def last_checkpoint(
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+        for folder in (out, *(path for path in out.iterdir() if path.is_dir())):
+            clear(folder)  # also where all steps are done, and nothing is written any more
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     if not (out / LAST).exists():

@@ -7,9 +7,11 @@ import os
 import pytest
 
 from mergevq.errors import UsageError
+from mergevq.leftovers import hidden
 from mergevq.locks import LOCK, only_writer
 from mergevq.training.classifier.run import ClassifierRun, train_classifier
-from mergevq.training.engine.run_folder import only_run
+from mergevq.training.engine.checkpoint import LAST
+from mergevq.training.engine.run_folder import last_checkpoint, only_run
 from mergevq.training.generator.run import train_generator
 from mergevq.training.recovery.run import train_recovery
 from mergevq.training.tokenizer.run import train_tokenizer
@@ -46,3 +48,20 @@ def test_ranks_of_a_run_do_not_keep_each_other_out(tmp_path, monkeypatch, name):
 def test_nothing_is_left_of_the_lock(small_run, cpu, tmp_path):
     out = train_tokenizer(small_run, tmp_path / "run", cpu)
     assert not (out / LOCK).exists()
+
+
+def test_what_killed_runs_left_goes_with_the_next_run(tmp_path):
+    """Gigabytes each; also where all steps are done and nothing is written any more."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    kept = []
+    for path in (tmp_path / "model.safetensors", tmp_path / LAST, tmp_path / "tokenizer" / "config.json"):
+        path.parent.mkdir(exist_ok=True)
+        running = hidden(path)
+        for left in (running, running.with_name(running.name.replace(f"-{os.getpid()}-", f"-{child}-"))):
+            left.write_bytes(b"half")
+        kept.append(running)
+    assert last_checkpoint(None, tmp_path, {}, (), {}, "pictures") is None
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
