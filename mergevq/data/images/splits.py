@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,6 +39,39 @@ class Selection(NamedTuple):
     rows: np.ndarray
     labels: np.ndarray
     classes: list[str]
+
+
+class Listing(Protocol):
+    """The names, labels and classes of a split, whatever holds the pictures."""
+
+    classes: list[str]
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def label(self, index: int) -> int: ...
+
+
+def listing_digest(split: Listing) -> str:
+    """A hash of the names, labels and classes of a split; no picture is read.
+
+    It is the same wherever the data set lies, and another one where a picture or a class came or went.
+    """
+    digest = hashlib.sha256(content_digest(split).encode())
+    for name in split.classes:
+        digest.update(os.fsencode(f"{name}\0"))
+    return digest.hexdigest()
+
+
+def content_digest(split: Listing) -> str:
+    """A hash of the pictures' names, without the folders around them all, and of their labels."""
+    names = [split.name(index) for index in range(len(split))]
+    around = len(os.path.commonpath(names)) if len(names) > 1 else 0
+    digest = hashlib.sha256()
+    for index, name in enumerate(names):
+        digest.update(os.fsencode(f"{name[around:]}\0{split.label(index)}\n"))
+    return digest.hexdigest()
 
 
 def select(keys: Sequence[str], split: Split, holdout: float) -> Selection:

@@ -7,9 +7,7 @@ batch size, except that a device may round sums otherwise and so flip a code's b
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 from mergevq.data.images.dataset import Failure
 from mergevq.data.images.failures import FailureLog
 from mergevq.data.images.sources import ImageSource
-from mergevq.data.images.splits import Split
+from mergevq.data.images.splits import Split, content_digest
 from mergevq.data.images.transforms import to_float
 from mergevq.data.tokens.meta import TokenMeta, Unreadable, missing_shards, read_summary
 from mergevq.data.tokens.views import CHUNK, Views, view_loader
@@ -71,7 +69,7 @@ def describe(
         class_names=tuple(source.classes),
         split=split,
         images=len(source),
-        data=_content(source),
+        data=content_digest(source),
         views=views,
         seed=seed,
         shard_size=shard_size,
@@ -184,13 +182,3 @@ def _absent(folder: Path, meta: TokenMeta, shards: Sequence[int]) -> list[int]:
         if shard not in missing:
             read_summary(folder, meta, shard)
     return [shard for shard in shards if shard in missing]
-
-
-def _content(source: ImageSource) -> str:
-    """A hash of the pictures' names, without the folders around them all, and of their labels."""
-    names = [source.name(index) for index in range(len(source))]
-    around = len(os.path.commonpath(names)) if len(names) > 1 else 0
-    digest = hashlib.sha256()
-    for index, name in enumerate(names):
-        digest.update(os.fsencode(f"{name[around:]}\0{source.label(index)}\n"))
-    return digest.hexdigest()

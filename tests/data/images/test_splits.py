@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergevq.data.images.splits import select
+from mergevq.data.images.splits import listing_digest, select
 
 
 def _names(keys: list[str], split: str, holdout: float = 0.2) -> list[str]:
@@ -98,3 +98,35 @@ def test_all_is_both_parts() -> None:
         assert set(_names(keys, "all")) == {*_names(keys, "train"), *_names(keys, "val")}
         assert select(keys, "all", 0.2).classes == select(keys, "train", 0.2).classes
     assert _names(["train/a.jpg", "val/b.jpg", "loose.jpg"], "all") == ["train/a.jpg", "val/b.jpg"]
+
+
+class _Listing:
+    def __init__(self, folder: str, keys: list[str]) -> None:
+        selection = select(keys, "all", 0.2)
+        self.classes = selection.classes
+        self._names = [f"{folder}/{keys[row]}" for row in selection.rows]
+        self._labels = selection.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def label(self, index: int) -> int:
+        return int(self._labels[index])
+
+
+def test_a_listing_has_one_digest_wherever_it_lies() -> None:
+    keys = ["cat/1.jpg", "dog/2.jpg", "owl/3.jpg"]
+    digest = listing_digest(_Listing("/here", keys))
+    assert digest == listing_digest(_Listing("/there/deeper", keys))
+    others = [keys[:2], [*keys, "owl/4.jpg"], ["cat/1.jpg", "dog/2.jpg", "elk/3.jpg"]]
+    assert len({digest, *(listing_digest(_Listing("/here", other)) for other in others)}) == 4
+
+
+def test_a_class_without_pictures_of_the_split_is_in_the_digest() -> None:
+    listing = _Listing("/here", ["cat/1.jpg", "dog/2.jpg"])
+    digest = listing_digest(listing)
+    listing.classes = ["cat", "dog", "owl"]
+    assert listing_digest(listing) != digest
