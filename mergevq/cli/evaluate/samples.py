@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from mergevq.cli.evaluate.picture_batches import PictureBatches
 from mergevq.cli.shared import common, sampling
-from mergevq.data.images.splits import FLAT
 from mergevq.data.images.transforms import to_uint8
+from mergevq.data.listing.layout import FLAT
 from mergevq.errors import NonFiniteError
 from mergevq.generation.sampling import Sampling
 from mergevq.generation.store import load_generator

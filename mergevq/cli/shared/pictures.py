@@ -19,7 +19,8 @@ from tqdm import tqdm
 from mergevq.cli.shared.common import on_terminal
 from mergevq.data.images.decode import load_image, reading, to_rgb
 from mergevq.data.images.pixels import center_crop, middle_crop
-from mergevq.data.images.sources import ARCHIVES, ImageSource, open_source
+from mergevq.data.images.sources import ImageSource, open_source
+from mergevq.data.listing.names import is_archive
 from mergevq.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
     """
     found: list[Picture] = []
     for path in paths:
-        if Path(path).is_file() and not path.endswith(ARCHIVES):
+        if Path(path).is_file() and not is_archive(path):
             found.append(Picture(Path(path).name, partial(load_image, path)))
             continue
         source = open_source(path, "all")
