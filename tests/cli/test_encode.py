@@ -101,7 +101,7 @@ def _texts(folder):
     [
         (lambda tmp: tmp / "nowhere.png", 2, "nowhere.png does not exist"),
         (lambda tmp: (tmp / "empty").mkdir() or tmp / "empty", 1, "holds no pictures"),
-        (lambda tmp: _texts(tmp / "texts"), 1, "found 1 x .txt"),
+        (lambda tmp: _texts(tmp / "texts"), 1, "1 x .txt"),
         (lambda tmp: _texts(tmp / "texts") / "notes.txt", 1, "no picture could be read, of 1"),
         (lambda tmp: "builtin:foto", 2, "did you mean 'photos'?"),
     ],

@@ -256,6 +256,8 @@ def test_a_closed_pipe_is_quiet(run_python):
 
 def test_logs_go_to_stderr_and_leave_no_trace(monkeypatch, mergevq_main):
     def talk(options):
+        for _ in range(2):
+            logging.getLogger("mergevq.somewhere").info("data %s", "x", extra={"once": True})
         logging.getLogger("mergevq.somewhere").info("working")
         logging.getLogger("mergevq.somewhere").warning("odd")
         warnings.warn("The 'train_dataloader' does not have many workers which is bad", stacklevel=1)
@@ -264,7 +266,8 @@ def test_logs_go_to_stderr_and_leave_no_trace(monkeypatch, mergevq_main):
     package = logging.getLogger("mergevq")
     before = (package.level, list(package.handlers))
     _with(monkeypatch, talk)
-    assert mergevq_main("doctor") == (0, "", "working\nmergevq: warning: odd\n")
+    for _ in range(2):  # once a command, not once a process
+        assert mergevq_main("doctor") == (0, "", "data x\nworking\nmergevq: warning: odd\n")
     assert (package.level, list(package.handlers)) == before
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert mergevq_main("doctor").err == "mergevq: warning: odd\n"

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from mergevq.cli.evaluate.picture_batches import PictureBatches
 from mergevq.cli.shared import common, sampling
-from mergevq.data.images.splits import FLAT
 from mergevq.data.images.transforms import to_uint8
+from mergevq.data.listing.layout import FLAT
 from mergevq.errors import NonFiniteError
 from mergevq.files import sha256
 from mergevq.generation.sampling import Sampling

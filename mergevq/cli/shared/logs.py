@@ -28,6 +28,7 @@ def logging_to_stderr() -> Iterator[None]:
     """Within this context the package's log goes to stderr; afterwards everything is as before."""
     handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter())
+    handler.addFilter(_Once())
     package = logging.getLogger("mergevq")
     before = [(logger, logger.level) for logger in (package, *map(logging.getLogger, _CHATTY))]
     package.setLevel(logging.INFO if _first_process() else logging.WARNING)
@@ -53,6 +54,21 @@ class _Handler(logging.StreamHandler):
 
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
+
+
+class _Once(logging.Filter):
+    """Lets a message that asks for it (`extra={"once": True}`) through only the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        new = record.getMessage() not in self._seen
+        self._seen.add(record.getMessage())
+        return new
 
 
 class _Formatter(logging.Formatter):

@@ -19,7 +19,8 @@ from mergevq.cli.shared.common import on_terminal
 from mergevq.data.images.decode import load_image, reading, to_rgb
 from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.pixels import center_crop, decoded_side, middle_crop
-from mergevq.data.images.sources import ARCHIVES, ImageSource, open_source
+from mergevq.data.images.sources import ImageSource, open_source
+from mergevq.data.listing.names import is_archive
 from mergevq.errors import DataError
 from mergevq.files import expanded
 
@@ -46,7 +47,7 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
     found: list[Picture] = []
     for path in paths:
         place = expanded(path)
-        if place.is_file() and not path.endswith(ARCHIVES):
+        if place.is_file() and not is_archive(path):
             found.append(Picture(place.name, partial(load_image, place)))
             continue
         source = open_source(path, "all")

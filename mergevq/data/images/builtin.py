@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.decode import load_image
-from mergevq.data.images.splits import Split
+from mergevq.data.images.splits import Census, Split
 from mergevq.errors import DataError, UsageError, unknown_name
 
 # Left, top, side in pixels of the square kept for validation: the part by which one knows the picture.
@@ -38,6 +38,8 @@ HELD_OUT = {
 }
 _SHORTEST = 64
 """Pixels; a strip beside the held-out square that is narrower is not worth training on."""
+
+_DIGITS = 1797
 
 Box = tuple[int, int, int, int]
 
@@ -95,6 +97,13 @@ def open_builtin(name: str, split: Split) -> MemorySource:
     return _BUILTIN[name](split)
 
 
+def builtin_census(name: str, split: Split) -> Census:
+    """How many pictures a built-in set has; none is decoded."""
+    if split == "all":
+        return Census(_COUNTS[name]("all"), None, "", named=False)
+    return Census(_COUNTS[name]("train"), _COUNTS[name]("val"), "built in", named=True)
+
+
 def photo_regions(size: tuple[int, int], held_out: tuple[int, int, int], split: Split) -> list[Box]:
     """The rectangles of a photograph that belong to a split, as (left, top, right, bottom).
 
@@ -113,7 +122,7 @@ def photo_regions(size: tuple[int, int], held_out: tuple[int, int, int], split: 
 
 
 def _photos(split: Split) -> MemorySource:
-    folder = _package_folder("skimage", "scikit-image") / "data"
+    folder = _photo_folder()
     names, images, labels = [], [], []
     for label, (file, held_out) in enumerate(HELD_OUT.items()):
         photo = load_image(folder / file)
@@ -130,15 +139,31 @@ def _digits(split: Split) -> MemorySource:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 17 grey levels
-    held = len(pixels) // 5
-    border = len(pixels) - held
-    rows = {"train": range(border), "val": range(border, len(pixels)), "all": range(len(pixels))}[split]
+    rows = _digit_rows(split)
     return MemorySource(
         [f"builtin:digits/{row}" for row in rows],
         [Image.fromarray(pixels[row]).convert("RGB") for row in rows],
         [int(digits.target[row]) for row in rows],
         [str(digit) for digit in range(10)],
     )
+
+
+def _digit_rows(split: Split) -> range:
+    """The last fifth is for validation."""
+    border = _DIGITS - _DIGITS // 5
+    return {"train": range(border), "val": range(border, _DIGITS), "all": range(_DIGITS)}[split]
+
+
+def _count_regions(split: Split) -> int:
+    count = 0
+    for file, held_out in HELD_OUT.items():
+        with Image.open(_photo_folder() / file) as photo:
+            count += len(photo_regions(photo.size, held_out, split))
+    return count
+
+
+def _photo_folder() -> Path:
+    return _package_folder("skimage", "scikit-image") / "data"
 
 
 def _package_folder(module: str, package: str) -> Path:
@@ -151,3 +176,7 @@ def _package_folder(module: str, package: str) -> Path:
 
 
 _BUILTIN: dict[str, Callable[[Split], MemorySource]] = {"photos": _photos, "digits": _digits}
+_COUNTS: dict[str, Callable[[Split], int]] = {
+    "photos": _count_regions,
+    "digits": lambda split: len(_digit_rows(split)),
+}

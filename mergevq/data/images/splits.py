@@ -1,9 +1,8 @@
 """Which of a data set's pictures belong to training and which to validation, and their classes.
 
 Works on keys: slash-separated paths below the data set's root, the same for folders and tar shards.
-`train/` beside `val/` (or `valid/`, `validation/`, `test/`) are the splits. Otherwise a fraction is
-held out by a hash of the key, so the choice survives added files, renamed roots and reordering.
-Below that, the first folder of a key is its class.
+Where no folders are the splits (see `mergevq.data.listing.layout`), a fraction is held out by a hash of
+the key, so the choice survives added files, renamed roots and reordering.
 """
 
 from __future__ import annotations
@@ -11,20 +10,42 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+
+from mergevq.data.listing.layout import FLAT, Layout, read_layout
+from mergevq.data.listing.names import ANNOTATIONS, normal
+from mergevq.data.listing.passed_over import OUTSIDE, PassedOver
+from mergevq.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "all"]
 """Training, validation, or both together."""
 
-TRAIN = "train"
-VALIDATION = ("val", "valid", "validation", "test")
-FLAT = "."
-"""The class of pictures that lie in no folder."""
+Annotations = Mapping[str, Mapping[str, str]]
+"""Of a folder, with a slash at its end, the class of each file name in it: what Tiny ImageNet's validation has."""
+
+
+class Census(NamedTuple):
+    """How many pictures a data set has, whichever of them are wanted.
+
+    Attributes:
+        training: for training; all of them where nothing is held out.
+        validation: for validation; None where nothing is held out.
+        how: what makes the two parts, in words.
+        named: whether folders or shards are the parts.
+        remarks: what is odd about the classes, in words.
+    """
+
+    training: int
+    validation: int | None
+    how: str
+    named: bool
+    remarks: Sequence[str] = ()
 
 
 class Selection(NamedTuple):
@@ -33,12 +54,15 @@ class Selection(NamedTuple):
     Attributes:
         rows: (N,) int64, positions in the keys that were split, sorted by key.
         labels: (N,) int64, positions in `classes`.
-        classes: class names, sorted, `FLAT` last; the same for both splits.
+        classes: class names, the same for both splits: those of training, sorted, then those that only
+            validation has, then `FLAT`.
+        census: how many pictures there are of either part.
     """
 
     rows: np.ndarray
     labels: np.ndarray
     classes: list[str]
+    census: Census
 
 
 class Listing(Protocol):
@@ -74,7 +98,15 @@ def content_digest(split: Listing) -> str:
     return digest.hexdigest()
 
 
-def select(keys: Sequence[str], split: Split, holdout: float) -> Selection:
+def select(
+    keys: Sequence[str],
+    split: Split,
+    holdout: float,
+    *,
+    numbers: Sequence[int] | None = None,
+    annotations: Annotations | None = None,
+    passed: PassedOver | None = None,
+) -> Selection:
     """The pictures of a split.
 
     Args:
@@ -82,55 +114,141 @@ def select(keys: Sequence[str], split: Split, holdout: float) -> Selection:
         split: which part.
         holdout: share of the pictures kept for validation where the keys name no splits, in (0, 1);
             at least one picture stands on each side. A single picture is in both.
+        numbers: the class number of each picture, where files beside them hold it; else folders are the classes.
+        annotations: classes of validation pictures that lie in no class folders.
+        passed: where the pictures outside the splits are counted.
+
+    Raises:
+        DataError: it is unclear which folders are the splits, or annotations leave a picture out.
     """
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    paths = _below_root([keys[row].split("/") for row in order])
-    folders = {path[0] for path in paths if len(path) > 1}
-    validation = next((name for name in VALIDATION if name in folders), None)
-    if TRAIN in folders and validation is not None:
-        wanted = {"train": {TRAIN}, "val": {validation}, "all": {TRAIN, validation}}[split]
-        used = [len(path) > 1 and path[0] in (TRAIN, validation) for path in paths]
-        chosen = [len(path) > 1 and path[0] in wanted for path in paths]
-        depth = 1
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+    ordered = [keys[row] for row in order]
+    folders: dict[str, int] = {}
+    ids = np.fromiter(
+        (folders.setdefault(key.rpartition("/")[0], len(folders)) for key in ordered), np.int64, len(keys)
+    )
+    layout = read_layout(folders)
+    parts = _parts(layout, ids, ordered, split, holdout)
+    if passed is not None and parts.named:
+        _count_outside(layout, ids, passed)
+    if numbers is None:
+        labels, classes = _classes(_names(layout, ids, ordered, annotations or {}), parts)
     else:
-        used = [True] * len(paths)
-        chosen = _hold_out(["/".join(path) for path in paths], split, holdout)
-        depth = int(len(folders) == 1 and folders <= {TRAIN, *VALIDATION})
-    names = [path[depth] if len(path) > depth + 1 else FLAT for path in paths]
-    found = {name for name, use in zip(names, used, strict=True) if use}
-    # Last, so that an unsorted validation folder does not shift the labels of training.
-    classes = sorted(found, key=lambda name: (name == FLAT, name))
-    number = {name: label for label, name in enumerate(classes)}
-    picked = [place for place, choose in enumerate(chosen) if choose]
+        labels = np.array(numbers, np.int64)[order]
+        classes = [str(number) for number in range(1 + max(numbers))]
+    chosen = {"train": parts.train, "val": parts.val, "all": parts.train | parts.val}[split]
     return Selection(
-        np.array([order[place] for place in picked], np.int64),
-        np.array([number[names[place]] for place in picked], np.int64),
-        classes,
+        rows=order[chosen],
+        labels=labels[chosen],
+        classes=classes,
+        census=_census(labels, classes, parts, split),
     )
 
 
-def _below_root(paths: list[list[str]]) -> list[list[str]]:
-    """The paths without a wrapping folder that all share, such as `imagenet/` around the splits."""
-    while all(len(path) > 2 for path in paths) and len({path[0] for path in paths}) == 1:
-        if paths[0][0] in (TRAIN, *VALIDATION):
-            break
-        paths = [path[1:] for path in paths]
-    return paths
+class _Parts(NamedTuple):
+    """Which pictures, in the order of their keys, are for training and for validation: (N,) bool each."""
+
+    train: np.ndarray
+    val: np.ndarray
+    how: str
+    named: bool
 
 
-def _hold_out(keys: list[str], split: Split, holdout: float) -> list[bool]:
+def _parts(layout: Layout, ids: np.ndarray, keys: list[str], split: Split, holdout: float) -> _Parts:
+    """The parts that folders name, else a share held out; each is everything where nothing else is wanted."""
+    if layout.splits is not None:
+        part = np.array([place.part or "" for place in layout.places.values()])[ids]
+        return _Parts(part == "train", part == "val", ", ".join(layout.splits), named=True)
+    everything = np.ones(len(keys), bool)
     if split == "all":
-        return [True] * len(keys)
+        return _Parts(everything, everything, "", named=False)
     if len(keys) == 1:
         logger.warning("the data set has one picture; it is used for training and for validation")
-        return [True]
+        return _Parts(everything, everything, "the same one", named=False)
+    held = _held_out([key[len(layout.root) :] for key in keys], holdout)
+    return _Parts(~held, held, f"{100 * holdout:.3g}% held out", named=False)
+
+
+def _names(layout: Layout, ids: np.ndarray, keys: list[str], annotations: Annotations) -> list[str]:
+    """The class of each picture: its folder's, or what annotations say of it."""
+    by_folder = [place.name for place in layout.places.values()]
+    names = [by_folder[number] for number in ids.tolist()]
+    for folder, table in annotations.items():
+        for row, key in enumerate(keys):
+            if key.startswith(folder):
+                name = table.get(key.rpartition("/")[2])
+                if name is None:
+                    raise DataError(f"{key} is not in {folder}{ANNOTATIONS}, which holds the classes there")
+                names[row] = normal(name)
+    return names
+
+
+def _classes(names: list[str], parts: _Parts) -> tuple[np.ndarray, list[str]]:
+    """(N,) labels, and the classes.
+
+    A single folder in validation that is no class of training, such as `val/images/`, is no class at all.
+    """
+    training, validation = (set(compress(names, part.tolist())) - {FLAT} for part in (parts.train, parts.val))
+    if not parts.named:  # else the classes would depend on what is held out
+        training |= validation
+    elif len(validation) == 1 and training.isdisjoint(validation):
+        names = [FLAT if name in validation else name for name in names]
+        validation = set()
+    # Behind those of training, whose labels then do not depend on what validation holds.
+    classes = sorted(training) + sorted(validation - training)
+    if FLAT in compress(names, (parts.train | parts.val).tolist()):
+        classes.append(FLAT)
+    number = {name: label for label, name in enumerate(classes)}
+    return np.array([number.get(name, 0) for name in names], np.int64), classes
+
+
+def _census(labels: np.ndarray, classes: list[str], parts: _Parts, split: Split) -> Census:
+    whole = split == "all" and not parts.named
+    return Census(
+        training=int(parts.train.sum()),
+        validation=None if whole else int(parts.val.sum()),
+        how=parts.how,
+        named=parts.named,
+        remarks=_remarks(labels, classes, parts),
+    )
+
+
+def _remarks(labels: np.ndarray, classes: list[str], parts: _Parts) -> list[str]:
+    """Pictures without a class where others have one, and classes that training lacks."""
+    used = np.bincount(labels[parts.train | parts.val], minlength=len(classes))
+    remarks = []
+    if FLAT in classes and len(classes) > 1:
+        remarks.append(f"{used[-1]} of the pictures without a class")
+    training, validation = (set(labels[part].tolist()) for part in (parts.train, parts.val))
+    only = [classes[label] for label in sorted(validation - training) if classes[label] != FLAT]
+    if only and parts.named:
+        remarks.append(f"{len(only)} in validation alone ({shortened(only)})")
+    return remarks
+
+
+def shortened(names: Sequence[str]) -> str:
+    """A list in words: all of three, else the first and the last."""
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]}"
+
+
+def _count_outside(layout: Layout, ids: np.ndarray, passed: PassedOver) -> None:
+    counts = np.bincount(ids)
+    outside = [number for number, place in enumerate(layout.places.values()) if place.part is None]
+    if outside:
+        folders = list(layout.places)
+        where = sorted({folders[number][len(layout.root) :].split("/")[0] for number in outside} - {""})
+        passed.add(OUTSIDE, ", ".join(where[:3]) or "beside their folders", int(counts[outside].sum()))
+
+
+def _held_out(keys: list[str], holdout: float) -> np.ndarray:
+    """Which keys are for validation, (N,) bool; at least one, and not all."""
     hashes = np.array([_hash(key) for key in keys])
     held = hashes < holdout
     if not held.any():
         held[hashes.argmin()] = True
     if held.all():
         held[hashes.argmax()] = False
-    return [bool(flag) == (split == "val") for flag in held]
+    return held
 
 
 def _hash(key: str) -> float:

@@ -8,76 +8,69 @@ descriptors.
 from __future__ import annotations
 
 import glob
-import io
 import os
-import posixpath
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mergevq.data.images.folder import is_picture
 from mergevq.data.images.formats.opening import open_picture
-from mergevq.data.images.splits import TRAIN, VALIDATION, Split, select
+from mergevq.data.images.splits import Annotations, Selection
+from mergevq.data.listing.archive import Place, check_readable, index_archive
+from mergevq.data.listing.catalogue import catalogue
+from mergevq.data.listing.labels import Labels, Reader, unlabelled
+from mergevq.data.listing.layout import split_word, split_words
+from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
 from mergevq.errors import DataError, UsageError
 
-_COMPRESSION = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
-_BLOCK = 512
-_SPLIT_WORD = re.compile(rf"(?:^|[-_.])({'|'.join((TRAIN, *VALIDATION))})(?=[-_.\d]|$)")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-class Member(NamedTuple):
-    """A picture inside a shard."""
+class Shard(NamedTuple):
+    """A tar file and what it holds.
 
-    key: str
-    shard: int
-    offset: int
-    size: int
-    label: int | None
+    Attributes:
+        path: the tar file.
+        keys: of its pictures, the split before those that the shard's own name or folder puts there.
+        places: where they lie in it.
+        labels: what files beside them say.
+        annotations: classes of pictures by folders, named as in the keys, and file names.
+    """
+
+    path: Path
+    keys: list[str]
+    places: list[Place]
+    labels: Labels
+    annotations: dict[str, dict[str, str]]
 
 
 class TarSource:
     """The pictures of one split of a list of shards.
 
-    Labels are the `.cls` files beside the pictures where there are any, else their folders.
-    Members below `train/` and `val/` (or `test/`) are the splits, and so are shards in such folders or
-    with such a word in their names (`imagenet-train-000001.tar`); else `holdout` of them is held out.
-
     Args:
-        shards: paths of uncompressed tar files.
-        root: the folder whose subfolders may name splits.
-        split: which part.
-        holdout: share kept for validation where no splits are named.
-
-    Raises:
-        DataError: a shard is compressed, truncated or no tar file, holds no picture for this split,
-            or only some of the pictures have a `.cls` file.
+        shards: what `index_shards` found.
+        selection: which of their pictures, and their labels.
     """
 
     max_scale = 1.0
 
-    def __init__(self, shards: list[Path], root: Path, split: Split, holdout: float) -> None:
-        members = [
-            member
-            for number, shard in enumerate(shards)
-            for member in index_shard(shard, number, _split_of(shard, root))
-        ]
-        if not members:
-            raise DataError(f"no pictures in {_listed(shards)}")
-        selection = select([member.key for member in members], split, holdout)
-        chosen = [members[row] for row in selection.rows]
-        self.shards = [str(shard) for shard in shards]
+    def __init__(self, shards: Sequence[Shard], selection: Selection) -> None:
+        places = [(number, place) for number, shard in enumerate(shards) for place in shard.places]
+        keys = all_keys(shards)
+        chosen = [places[row] for row in selection.rows]
+        self.shards = [str(shard.path) for shard in shards]
         self.classes = selection.classes
         self._labels = selection.labels
-        if any(member.label is not None for member in members):
-            self.classes, self._labels = _labelled(members, chosen, self.shards)
-        self._keys = np.array([os.fsencode(member.key) for member in chosen])
-        self._places = np.array([member[1:4] for member in chosen], np.int64)  # (N, 3)
+        # Arrays instead of lists: forked workers then share their memory.
+        self._keys = np.array([os.fsencode(keys[row]) for row in selection.rows])
+        self._places = np.array([(number, place.offset, place.size) for number, place in chosen], np.int64)
+        self._sparse = {row: place for row, (_, place) in enumerate(chosen) if place.pieces is not None}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -93,9 +86,9 @@ class TarSource:
     def open(self, index: int) -> Image.Image:
         """The picture, opened but not decoded."""
         shard, offset, size = self._places[index].tolist()
+        place = self._sparse.get(index, Place(offset, size))
         with open(self.shards[shard], "rb") as file:
-            file.seek(offset)
-            return open_picture(file.read(size))
+            return open_picture(place.read(file))
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -107,6 +100,8 @@ def find_shards(pattern: str) -> list[Path]:
     Raises:
         UsageError: a shard is missing or nothing matches.
     """
+    if os.path.exists(pattern):
+        return [Path(pattern)]
     shards: list[Path] = []
     for name in _expand_braces(pattern):
         found = [name] if os.path.exists(name) else sorted(glob.glob(name))
@@ -116,90 +111,95 @@ def find_shards(pattern: str) -> list[Path]:
     return shards
 
 
-def index_shard(path: Path, number: int = 0, prefix: str = "") -> list[Member]:
-    """Where the pictures of a shard lie.
+def index_shards(paths: Sequence[Path], root: Path, passed: PassedOver) -> list[Shard]:
+    """What some shards hold.
+
+    Members below `train/` and `val/` are the splits, and so are shards in such folders or with such a word in
+    their names (`imagenet-train-000001.tar`).
 
     Args:
-        path: an uncompressed tar file.
-        number: the shard's position in the list of shards.
-        prefix: what to put before the keys.
+        paths: uncompressed tar files.
+        root: the folder whose subfolders may name splits.
+        passed: where what is no picture is counted.
 
     Raises:
-        DataError: the file is compressed, truncated or no tar file.
+        DataError: a shard is compressed, truncated or no tar file, or its labels are incomplete.
     """
-    try:
+    shards = [_index_shard(path, root, passed) for path in paths]
+    if all_numbers(shards) is not None:
+        for shard in shards:
+            if shard.keys and shard.labels.numbers is None:
+                refusal = shard.labels.refusal
+                raise DataError(refusal) if refusal else unlabelled(f"{shard.path}:{shard.keys[0]}")
+    return shards
+
+
+def all_keys(shards: Sequence[Shard]) -> list[str]:
+    """The keys of all pictures, shard by shard."""
+    return list(chain.from_iterable(shard.keys for shard in shards))
+
+
+def all_numbers(shards: Sequence[Shard]) -> list[int] | None:
+    """The class numbers of all pictures, shard by shard; None where there are none."""
+    numbers = [number for shard in shards for number in shard.labels.numbers or ()]
+    return numbers or None
+
+
+def all_annotations(shards: Sequence[Shard]) -> Annotations:
+    """The classes of pictures by their folders and file names."""
+    return {folder: table for shard in shards for folder, table in shard.annotations.items()}
+
+
+def _index_shard(path: Path, root: Path, passed: PassedOver) -> Shard:
+    with _reading(path):
+        check_readable(path)
         with open(path, "rb") as file:
-            _refuse_compressed(path, file.read(6))
-            file.seek(0)
-            entries = list(_entries(path, file))
-    except (tarfile.TarError, OSError, ValueError) as error:
+            files = index_archive(file, passed)
+            reader = Reader(lambda name, most: files[name].read(file, most), lambda name: f"{path}:{name}")
+            content = catalogue(files, reader, passed)
+    for name in content.archives:
+        passed.add(ARCHIVE, f"{path.name}:{name}")
+    key = partial(_with_split, path, _split_of(path, root))
+    return Shard(
+        path,
+        [key(name) for name in content.pictures],
+        [files[name] for name in content.pictures],
+        content.labels,
+        {key(folder): table for folder, table in content.annotations.items()},
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # tarfile raises nearly every type there is on damaged headers
         raise DataError(f"cannot read the shard {path}: {error}; copy or download it again") from error
-    labels = {_stem(name): label for name, _, _, label in entries if label is not None}
-    return [
-        Member(prefix + name, number, offset, size, labels.get(_stem(name)))
-        for name, offset, size, label in entries
-        if label is None
-    ]
 
 
-def _entries(path: Path, file: io.BufferedReader) -> Iterator[tuple[str, int, int, int | None]]:
-    """(name, offset, size, None) of each picture, (name, offset, size, label) of each `.cls` file."""
-    end = os.fstat(file.fileno()).st_size
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-            name = posixpath.normpath(member.name)
-            if not member.isreg() or posixpath.basename(name).startswith("."):
-                continue
-            if member.offset_data + member.size > end:
-                raise tarfile.ReadError(f"it is truncated inside {name}")
-            if is_picture(name):
-                yield name, member.offset_data, member.size, None
-            elif name.endswith(".cls"):
-                yield name, member.offset_data, member.size, _read_label(archive, member)
-        file.seek(archive.offset)
-        # tarfile takes a header that it cannot read for the end of the archive.
-        tail = file.read(_BLOCK)
-        if tail.strip(b"\0") or 0 < len(tail) < _BLOCK:
-            raise tarfile.ReadError(f"it is truncated or damaged at byte {archive.offset}")
+def _split_of(shard: Path, root: Path) -> str | None:
+    """The split that a shard's folder or name stands for."""
+    folders = shard.relative_to(root).parts[:-1] if shard.is_relative_to(root) else ()
+    named = next(filter(None, map(split_word, folders)), None)
+    words = split_words(shard.name)
+    if named is None and len(words) > 1:
+        raise DataError(
+            f"the name of the shard {shard} has the words {' and '.join(sorted(words))}; rename it, so that it is "
+            "clear to which split its pictures belong"
+        )
+    return named or next(iter(words), None)
 
 
-def _read_label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-    content = archive.extractfile(member)
-    text = content.read().decode("ascii", "replace").strip() if content else ""
-    if not text.isdecimal() or len(text) > 6:
-        raise ValueError(f"{member.name} holds {text[:20]!r}; a class number below a million is wanted")
-    return int(text)
-
-
-def _labelled(
-    all_members: list[Member], chosen: list[Member], shards: list[str]
-) -> tuple[list[str], np.ndarray]:
-    for member in all_members:
-        if member.label is None:
-            raise DataError(
-                f"{shards[member.shard]}:{member.key} has no .cls file and other pictures have one; "
-                "give every picture its class number or none"
-            )
-    count = 1 + max(member.label or 0 for member in all_members)
-    return [str(label) for label in range(count)], np.array([member.label for member in chosen], np.int64)
-
-
-def _split_of(shard: Path, root: Path) -> str:
-    """`train/`, `val/` and the like for a shard whose folder or name says so, else nothing."""
-    folder = shard.relative_to(root).parts[:-1] if shard.is_relative_to(root) else ()
-    if folder and folder[0] in (TRAIN, *VALIDATION):
-        return f"{folder[0]}/"
-    word = _SPLIT_WORD.search(shard.name)
-    return f"{word[1]}/" if word else ""
-
-
-def _refuse_compressed(path: Path, head: bytes) -> None:
-    for magic, command in _COMPRESSION.items():
-        if head.startswith(magic):
-            raise DataError(
-                f"{path} is compressed, and shards are read at random; decompress it: {command} {path}"
-            )
+def _with_split(shard: Path, split: str | None, name: str) -> str:
+    """A picture's key: its name in the shard, below the split of the shard."""
+    inside = split_word(name.split("/", 1)[0]) if split and "/" in name else None
+    if split is None or inside == split:
+        return name
+    if inside is not None:
+        raise DataError(f"{shard} is named as a shard of {split} and holds {name}; rename one of the two")
+    return f"{split}/{name}"
 
 
 def _expand_braces(pattern: str) -> list[str]:
@@ -209,19 +209,10 @@ def _expand_braces(pattern: str) -> list[str]:
         return [pattern]
     span = _RANGE.fullmatch(match[1])
     if span:
+        if int(span[1]) > int(span[2]):
+            raise UsageError(f"{{{match[1]}}} counts down; write {{{span[2]}..{span[1]}}}")
         options = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
     else:
         options = match[1].split(",")
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [name for option in options for name in _expand_braces(f"{head}{option}{tail}")]
-
-
-def _stem(name: str) -> str:
-    """WebDataset's key: the path up to the first dot of the file's name."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.split(".", 1)[0]
-
-
-def _listed(shards: list[Path]) -> str:
-    names = [str(shard) for shard in shards[:3]]
-    return ", ".join(names) + (f" and {len(shards) - 3} more" if len(shards) > 3 else "")

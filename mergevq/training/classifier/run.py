@@ -29,6 +29,7 @@ from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
+from mergevq.data.listing.layout import FLAT
 from mergevq.errors import DataError, NonFiniteError
 from mergevq.files import expanded
 from mergevq.locks import only_writer
@@ -37,6 +38,8 @@ from mergevq.ranges import Range, Seed, Workers, check_numbers
 from mergevq.training.engine.processes.termination import ended_at_once
 
 logger = logging.getLogger(__name__)
+
+_SPLITS: tuple[Split, ...] = ("train", "val")
 
 SHIFT = 1 / 8
 """Share of its side that a training picture is shifted by at the most, in every direction: 4 of 32 px."""
@@ -114,12 +117,8 @@ def train_classifier(
 
 
 def _train(run: ClassifierRun, folder: Path, device: Device, progress: ProgressFn) -> ClassifierCard:
-    classes = open_source(run.data, "train").classes
-    if len(classes) < 2:
-        raise DataError(
-            f"{run.data} has one class; a classifier needs two or more, each in a folder of its own"
-        )
-    training, test = (read_pictures(run, split) for split in ("train", "val"))
+    classes = _classes(run.data)
+    training, test = (read_pictures(run, split) for split in _SPLITS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         network = Classifier(len(classes))
@@ -139,6 +138,23 @@ def _train(run: ClassifierRun, folder: Path, device: Device, progress: ProgressF
     )
     save_classifier(network, card, folder)
     return card
+
+
+def _classes(data: str) -> list[str]:
+    """The classes of a data set that a classifier can be trained on and measured with."""
+    training, validation = (open_source(data, split) for split in _SPLITS)
+    classes = training.classes
+    if len(classes) < 2:
+        raise DataError(f"{data} has one class; a classifier needs two or more, each in a folder of its own")
+    if classes[-1] == FLAT:
+        none = len(classes) - 1
+        without = [row for row in range(len(validation)) if validation.label(row) == none]
+        if without and none not in map(training.label, range(len(training))):
+            raise DataError(
+                f"{len(without)} validation pictures of {data} have no class, first {validation.name(without[0])}; "
+                "put them into folders of training's classes, or give the training pictures alone"
+            )
+    return classes
 
 
 def read_pictures(run: ClassifierRun, split: Split) -> Pictures:

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
+from mergevq.data.images.overview import say_overview
+from mergevq.data.images.splits import Census
+from mergevq.data.listing.passed_over import UNREADABLE, PassedOver
 from mergevq.data.tokens.shards import TokenShards, token_loader
 from mergevq.data.tokens.splits import TokenRows, all_rows, hold_out
 from mergevq.errors import UsageError
@@ -64,12 +67,33 @@ def open_tokens(config: TokenConfig) -> OpenTokens:
     shards = TokenShards(config.path)
     shards.check_tokenizer(tokenizer)
     if config.validation is None:
-        return OpenTokens(tokenizer, *hold_out(shards, config.holdout))
+        training, held_out = hold_out(shards, config.holdout)
+        _say(config.path, training, held_out, f"{100 * config.holdout:.3g}% held out")
+        return OpenTokens(tokenizer, training, held_out)
     others = TokenShards(config.validation)
     others.check_tokenizer(tokenizer)
     if others.meta.class_names != shards.meta.class_names:
         raise UsageError(f"the classes of {config.validation} are not those of {config.path}")
-    return OpenTokens(tokenizer, all_rows(shards), all_rows(others))
+    training, held_out = all_rows(shards), all_rows(others)
+    _say(config.path, training, held_out, f"those of {config.validation}")
+    return OpenTokens(tokenizer, training, held_out)
+
+
+def _say(path: str, training: TokenRows, held_out: TokenRows, how: str) -> None:
+    """The line with which every command that reads data begins."""
+    views = (training.meta.views, held_out.meta.views)
+    passed = PassedOver()
+    for missing in {id(part.shards): part.shards.unreadable for part in (training, held_out)}.values():
+        for one in missing:
+            passed.add(UNREADABLE, one.name)
+    census = Census(
+        training=len(training) // views[0],
+        validation=len(held_out) // views[1],
+        how=how,
+        named=False,
+        remarks=[f"{' and '.join(map(str, dict.fromkeys(views)))} views of each, as tokens"],
+    )
+    say_overview(path, census, training.meta.class_names, passed)
 
 
 def train_on_tokens(

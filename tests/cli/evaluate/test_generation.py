@@ -59,6 +59,11 @@ def digits(tmp_path):
     return tmp_path / "digits"
 
 
+REFERENCE = (
+    "data builtin:digits: 1438 training and 359 validation pictures (built in), 10 classes (0 ... 9)\n"
+)
+
+
 @pytest.fixture
 def evaluate(mergevq_main, judge, tmp_path):
     """Calls the command in this process with a cache of its own."""
@@ -73,7 +78,7 @@ def test_a_generator(mergevq_process, generator, judge, tmp_path):
     options = ("--number", 6, "--classes", "3,1", "--batch-size", 4, "--seed", 5, "--top-k", 9, "--limit", 30)
     files = ("--cache", tmp_path / "cache", "--json", tmp_path / "r.json")
     result = mergevq_process(*WORDS, "--generator", generator, "--network", judge, *options, *files)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, REFERENCE)
     for words in (
         "Frechet distance (digits classifier)",
         "class score (digits classifier)",
@@ -106,7 +111,9 @@ def test_a_generator(mergevq_process, generator, judge, tmp_path):
 
 def test_a_folder_and_a_reference_that_is_remembered(evaluate, digits, judge, tmp_path):
     first = evaluate("--images", digits, "--json", tmp_path / "first.json")
-    assert (first.code, first.err) == (0, "")
+    said = f"data {digits}: {len(list(digits.rglob('*.png')))} pictures, "
+    assert first.code == 0 and first.err.startswith(said) and first.err.endswith(f"\n{REFERENCE}")
+    assert first.err.count("\n") == 2
     assert "time per image" not in first.out and "short side to 8 px" in first.out
     remembered = list((tmp_path / "cache").iterdir())
     assert len(remembered) == 1 and remembered[0].suffix == ".safetensors"

@@ -17,7 +17,12 @@ def test_it_trains_and_says_how_well(mergevq_process, tmp_path):
     card = load_classifier(tmp_path / "judge").card
     assert result.code == 0
     assert result.out == f"judge: {card.accuracy:.2%} of 359 test pictures right\n"
-    assert re.fullmatch(r"epoch 1 of 1: loss \d\.\d{4}, \d+\.\d s\n", result.err)
+    line, epoch = result.err.splitlines()
+    assert (
+        line
+        == "data builtin:digits: 1438 training and 359 validation pictures (built in), 10 classes (0 ... 9)"
+    )
+    assert re.fullmatch(r"epoch 1 of 1: loss \d\.\d{4}, \d+\.\d s", epoch)
     assert (card.data, card.size, card.seed, len(card.classes)) == ("builtin:digits", 8, 3, 10)
 
 

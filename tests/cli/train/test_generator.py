@@ -92,6 +92,8 @@ def test_a_generator_then_its_source_recovery(mergevq_main, tiny, tokens, tmp_pa
     words = ("--preset", "nano", "--kind", "rand_ar", "--tokenizer", tiny, "--data", tokens, "--out", out)
     result = mergevq_main("train", "generator", *words, *SMALL)
     assert (result.code, result.out) == (0, f"{out}\n"), result.err
+    line = f"data {tokens}: 11 training and 1 validation pictures (2% held out), 2 classes (face, thing)"
+    assert result.err.startswith(f"{line}; 2 views of each, as tokens\n") and result.err.count("data ") == 1
     assert mergevq.load(out).kind == "rand_ar"
     again = mergevq_main("train", "generator", "--config", out / "run.yaml", "--out", out, "--device", "cpu")
     assert again.code == 0 and "done already" in again.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_folder_of_text_files(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("text")
     (tmp_path / "README").write_text("text")
-    with pytest.raises(DataError, match=r"found 3 x \.txt, 1 x no extension"):
+    with pytest.raises(
+        DataError, match=r"found 4 files that are no pictures \(3 x \.txt, 1 x no extension\)"
+    ):
         open_source(str(tmp_path), "val")
 
 
@@ -76,6 +79,12 @@ def test_single_file_is_no_folder(tmp_path: Path) -> None:
     _paint(tmp_path, "a.png")
     with pytest.raises(UsageError, match="is a single file"):
         open_source(str(tmp_path / "a.png"), "train")
+
+
+def test_a_fifo_is_neither(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.jpg")
+    with pytest.raises(UsageError, match=r"p\.jpg is a FIFO, a socket or a device; give a folder"):
+        open_source(str(tmp_path / "p.jpg"), "train")
 
 
 def test_unknown_builtin_names_the_nearest() -> None:

@@ -130,3 +130,35 @@ def test_a_class_without_pictures_of_the_split_is_in_the_digest() -> None:
     digest = listing_digest(listing)
     listing.classes = ["cat", "dog", "owl"]
     assert listing_digest(listing) != digest
+
+
+@pytest.mark.parametrize(
+    ("keys", "classes"),
+    [
+        (["dog/1.jpg", "dog/young/2.jpg"], ["dog"]),
+        (["1.jpg", "dog/2.jpg", "dog/young/3.jpg"], ["dog", "."]),
+        (["pets/dog/1.jpg", "pets/dog/young/2.jpg"], ["dog"]),
+        (["pets/1.jpg", "pets/dog/2.jpg", "pets/cat/3.jpg"], ["cat", "dog", "."]),
+        (["a/b/1.jpg"], ["b"]),
+        (["a/1.jpg", "a/train/x/2.jpg", "a/train/y/3.jpg"], ["x", "y", "."]),
+    ],
+)
+def test_what_lies_around_the_classes(keys: list[str], classes: list[str]) -> None:
+    assert select(keys, "all", 0.2).classes == classes
+
+
+def test_held_out_pictures_do_not_order_the_classes() -> None:
+    keys = [f"{name}/{number}.jpg" for name in "abcdefgh" for number in range(2)]
+    for holdout in (0.1, 0.5, 0.9):
+        for split in ("train", "val", "all"):
+            assert select(keys, split, holdout).classes == list("abcdefgh")
+
+
+def test_numbers_take_the_place_of_folders() -> None:
+    chosen = select(["b/1.jpg", "a/2.jpg", "a/1.jpg"], "all", 0.2, numbers=[4, 0, 2])
+    assert chosen.labels.tolist() == [2, 0, 4] and chosen.classes == ["0", "1", "2", "3", "4"]
+
+
+def test_many_folders_are_quick() -> None:
+    keys = [f"c{row}/{row}.jpg" for row in range(20_000)]
+    assert len(select(keys, "train", 0.1).classes) == 20_000

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from mergevq.data.images.sources import ImageSource, open_source
-from mergevq.data.images.tar import find_shards, index_shard
+from mergevq.data.images.tar import Shard, find_shards, index_shards
+from mergevq.data.listing.passed_over import PassedOver
 from mergevq.errors import DataError, UsageError
 
 
@@ -32,6 +33,10 @@ def _shard(path: Path, members: dict[str, bytes], form: int = tarfile.PAX_FORMAT
     return path
 
 
+def _index(path: Path) -> Shard:
+    return index_shards([path], path.parent, PassedOver())[0]
+
+
 def _reds(source: ImageSource) -> list[int]:
     return [source.open(i).getpixel((0, 0))[0] for i in range(len(source))]
 
@@ -46,7 +51,10 @@ def test_index_equals_tarfiles(tmp_path: Path, form: int) -> None:
     path = _shard(tmp_path / "a.tar", {name: _picture(n) for n, name in enumerate(names)}, form)
     with tarfile.open(path) as archive:
         expected = [(member.name, member.offset_data, member.size) for member in archive]
-    assert [(member.key, member.offset, member.size) for member in index_shard(path)] == expected
+    assert [
+        (key, place.offset, place.size)
+        for key, place in zip(_index(path).keys, _index(path).places, strict=True)
+    ] == expected
 
 
 def test_folders_inside_are_splits_and_classes(tmp_path: Path) -> None:
@@ -71,7 +79,7 @@ def test_cls_members_are_the_labels(tmp_path: Path) -> None:
 
 def test_labels_for_some_pictures_only(tmp_path: Path) -> None:
     path = _shard(tmp_path / "a.tar", {"1.png": _picture(1), "1.cls": b"0", "2.png": _picture(2)})
-    with pytest.raises(DataError, match=r"2\.png has no \.cls file"):
+    with pytest.raises(DataError, match=r"2\.png has no class number in a \.cls or"):
         open_source(str(path), "train")
 
 
@@ -140,14 +148,14 @@ def test_truncation_anywhere_is_found_or_harmless(tmp_path: Path) -> None:
     for length in [*range(1, 4 * step, 97), *range(512, 4 * step, 512)]:
         path.write_bytes(whole[:length])
         if length % step == 0:
-            assert len(index_shard(path)) == length // step
+            assert len(_index(path).keys) == length // step
             continue
         # The padding after a picture may be missing: the picture is whole.
         data_end = length // step * step + 512 + len(_picture(0))
         if length >= data_end:
             continue
         with pytest.raises(DataError, match=r"cut\.tar"):
-            index_shard(path)
+            _index(path)
 
 
 def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
@@ -156,7 +164,20 @@ def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
     data[1024:1536] = np.random.default_rng(0).integers(0, 256, 512, np.uint8).tobytes()
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"a\.tar"):
-        index_shard(path)
+        _index(path)
+
+
+def test_a_sparse_header_that_tarfile_stumbles_over(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.png")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"0" * 11 + b"\0" * 13
+    header[482] = 1
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + b"7" * 100)
+    with pytest.raises(DataError, match=r"cannot read the shard .*a\.tar: "):
+        open_source(str(tmp_path / "a.tar"), "train")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tar file at all" * 100])
@@ -170,3 +191,69 @@ def test_shard_without_pictures(tmp_path: Path) -> None:
     path = _shard(tmp_path / "a.tar", {"1.txt": b"text"})
     with pytest.raises(DataError, match=r"no pictures in .*a\.tar"):
         open_source(str(path), "train")
+
+
+def test_a_shard_named_after_a_split_may_hold_its_folder(tmp_path: Path) -> None:
+    for red, name in enumerate(("train", "val")):
+        _shard(
+            tmp_path / f"x-{name}-0.tar", {f"{name}/{kind}/1.png": _picture(red) for kind in ("cat", "dog")}
+        )
+    source = open_source(str(tmp_path), "train")
+    assert source.classes == ["cat", "dog"] and _reds(source) == [0, 0] and _labels(source) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "message"),
+    [
+        ("x-train-0.tar", "val/1.png", r"named as a shard of train and holds val/1\.png"),
+        ("train-val-0.tar", "1.png", r"train-val-0\.tar has the words train and val; rename it"),
+    ],
+)
+def test_a_shard_that_contradicts_itself(tmp_path: Path, name: str, member: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(str(_shard(tmp_path / name, {member: _picture(1)})), "train")
+
+
+@pytest.mark.parametrize(
+    "names", [("Train-0.TAR", "Val-0.tar"), ("training_0.tar", "dev_0.tar"), ("TRAIN/0.tar", "eval/0.tar")]
+)
+def test_names_of_splits_of_shards(tmp_path: Path, names: tuple[str, str]) -> None:
+    for red, name in enumerate(names):
+        _shard(tmp_path / name, {"dog/1.png": _picture(red)})
+    assert [_reds(open_source(str(tmp_path), split)) for split in ("train", "val")] == [[0], [1]]
+
+
+def test_a_tar_file_of_tar_files_says_so(tmp_path: Path) -> None:
+    inner = _shard(tmp_path / "n01.tar", {"1.png": _picture(1)}).read_bytes()
+    path = _shard(tmp_path / "train.tar", {"n01.tar": inner, "n02.tar": inner})
+    with pytest.raises(DataError, match=r"found 2 archives that are not looked into \(train\.tar:n01\.tar\)"):
+        open_source(str(path), "train")
+
+
+def test_labels_in_some_shards_only(tmp_path: Path) -> None:
+    _shard(tmp_path / "0.tar", {"1.png": _picture(1), "1.cls": b"0"})
+    _shard(tmp_path / "1.tar", {"2.png": _picture(2)})
+    with pytest.raises(DataError, match=r"1\.tar:2\.png has no class number"):
+        open_source(str(tmp_path), "train")
+
+
+def test_sparse_pictures_are_read(tmp_path: Path) -> None:
+    content = _picture(5)
+    cut = len(content) // 2
+    info = tarfile.TarInfo("GNUSparseFile.0/a.png")
+    info.size = len(content)
+    info.pax_headers = {
+        "GNU.sparse.name": "a.png",
+        "GNU.sparse.size": str(len(content)),
+        "GNU.sparse.map": f"0,{cut},{cut},{len(content) - cut}",
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(info, io.BytesIO(content))
+    assert _reds(open_source(str(tmp_path / "a.tar"), "all")) == [5]
+
+
+def test_patterns_that_count_down_or_exist(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\{3\.\.1\} counts down; write \{1\.\.3\}"):
+        find_shards(str(tmp_path / "s-{3..1}.tar"))
+    exists = _shard(tmp_path / "p{1}" / "s.tar", {"1.png": _picture(1)})
+    assert find_shards(str(exists)) == [exists]

@@ -55,6 +55,17 @@ def test_it_learns_and_says_how_well(two_colours: Path, tmp_path: Path) -> None:
     assert int(found(red)[1].argmax()) == 1
 
 
+@pytest.mark.parametrize("folder", ["test", "test/images"])
+def test_validation_without_classes_is_refused(two_colours: Path, tmp_path: Path, folder: str) -> None:
+    pictures = list((two_colours / "test").rglob("*.png"))
+    (two_colours / folder).mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures):
+        picture.rename(two_colours / folder / f"{number}.png")
+    with pytest.raises(DataError, match=r"10 validation pictures of .* have no class, first .*0\.png"):
+        train_classifier(run(two_colours), tmp_path / "out", select("cpu"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_seed_decides_the_file(two_colours: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
