@@ -10,11 +10,11 @@ from mergevq.backends import select
 from mergevq.errors import UsageError
 from mergevq.training.engine import launch
 from mergevq.training.engine.config import PaceConfig
-from mergevq.training.engine.processes.cluster import node_count
+from mergevq.training.engine.processes.cluster import is_first_process, node_count, started_by_srun
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}
 SLURM = {"SLURM_NTASKS": "32", "SLURM_NTASKS_PER_NODE": "8", "SLURM_JOB_NAME": "train"}
-ALL = [*TORCHRUN, *SLURM, "SLURM_NNODES"]
+ALL = [*TORCHRUN, *SLURM, "SLURM_NNODES", "RANK", "LOCAL_RANK", "SLURM_PROCID"]
 
 
 @pytest.fixture
@@ -63,6 +63,31 @@ def test_processes_that_do_not_fit_the_devices(environment, variables, devices, 
         node_count(devices)
 
 
+@pytest.mark.parametrize(
+    ("variables", "srun"),
+    [({}, False), (TORCHRUN, False), (SLURM, True), ({**SLURM, **TORCHRUN}, False)],
+)
+def test_who_started_it(environment, variables, srun):
+    environment(variables)
+    assert started_by_srun() is srun
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # of the second node
+        ({"SLURM_PROCID": "1"}, False),
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun within SLURM
+    ],
+)
+def test_first_process(environment, variables, first):
+    environment(variables)
+    assert is_first_process() is first
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_global_batch_counts_all_nodes(environment, devices, tmp_path):
     environment({**TORCHRUN, "LOCAL_WORLD_SIZE": str(devices), "WORLD_SIZE": str(4 * devices)})
@@ -78,7 +103,7 @@ def test_lightning_is_told_of_nodes_and_devices(environment, monkeypatch, tmp_pa
     told = {}
     monkeypatch.setattr(launch, "Trainer", lambda **arguments: told.update(arguments))
     prepared = launch.prepare(PaceConfig(precision="32"), Path(tmp_path), select("cpu"), 1)
-    launch._trainer(prepared, lambda log: None)
+    launch._trainer(prepared, lambda log: None, [])
     assert (told["accelerator"], told["devices"], told["num_nodes"]) == ("cpu", 1, 2)
     assert told["strategy"] == select("cpu").trainer_arguments(2, "32")["strategy"] != "auto"
     assert "precision" not in told
