@@ -115,7 +115,6 @@ def test_errors_of_the_data_stay_what_they_are():
         list(loader(fail))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyTorch's half-made iterator
 def test_processes_that_cannot_be_started(monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
