@@ -122,7 +122,7 @@ def _give_up_half_made(error: OSError) -> None:
         half_made = frame.f_locals.get("self")
         if isinstance(half_made, _MultiProcessingDataLoaderIter):
             half_made._shutdown = True
-            for process in half_made._workers:
+            for process in getattr(half_made, "_workers", ()):
                 process.kill()
 
 
