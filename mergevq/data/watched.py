@@ -7,14 +7,17 @@ of a signal handler, in whatever line the main thread happens to be.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
+from traceback import walk_tb
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.signal_handling import _remove_worker_pids, _set_worker_pids
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mergevq.data.lost_readers import lost, not_started, stalled
 from mergevq.data.workers import begin
@@ -62,6 +65,9 @@ class WatchedLoader(DataLoader[T_co]):
         try:
             batches = super().__iter__()
         except OSError as error:
+            _give_up_half_made(error)
+            if error.errno == errno.EMFILE:  # not for want of shared memory
+                raise
             raise DataError(not_started(error.strerror, self.option)) from error
         return _Watched(batches, self.option) if self.num_workers else batches
 
@@ -108,6 +114,16 @@ class _Watched(Iterator[T_co]):
         self._batches._shutdown_workers()
         for process in self._batches._workers:
             process.kill()
+
+
+def _give_up_half_made(error: OSError) -> None:
+    """Ends an iterator that could not be made; by itself it would complain that it is not whole, after our sentence."""
+    for frame, _ in walk_tb(error.__traceback__):
+        half_made = frame.f_locals.get("self")
+        if isinstance(half_made, _MultiProcessingDataLoaderIter):
+            half_made._shutdown = True
+            for process in getattr(half_made, "_workers", ()):
+                process.kill()
 
 
 def _see_one_die(processes: Sequence[Any]) -> None:

@@ -115,7 +115,6 @@ def test_errors_of_the_data_stay_what_they_are():
         list(loader(fail))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyTorch's half-made iterator
 def test_processes_that_cannot_be_started(monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -128,3 +127,21 @@ def test_processes_that_cannot_be_started(monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_batches_are_those_of_pytorch(workers):
     assert [int(number) for number in loader(lambda: torch.tensor(3), workers)] == [*range(8)]
+
+
+AFTER_THREADS = """
+import torch
+from mergevq.data.images.loader import DataConfig, eval_loader, train_loader
+torch.set_num_threads(2)
+matrix = torch.randn(600, 600)
+(matrix @ matrix).mul(2).sum()
+config = DataConfig(path="builtin:photos", workers=2)
+train = train_loader(config, size=256, batch_size=16, seed=0, steps=2, view_size=224)
+print(sum(len(batch.images) for loader in (train, eval_loader(config, size=256, batch_size=16)) for batch in loader))
+"""
+
+
+def test_readers_that_are_forked_after_two_threads_were_used_do_not_hang(run_python):
+    """Such a process hangs in the next operation of two threads; a reader has one."""
+    result = run_python("-c", AFTER_THREADS, timeout=120)
+    assert result.returncode == 0 and int(result.stdout) > 32, result.stderr

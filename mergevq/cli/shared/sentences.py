@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from mergevq.data.lost_readers import found_no_room
 from mergevq.errors import MergeVQError
+
+if sys.platform != "win32":
+    import resource  # now: it is a file, too, of which there may be no more later
 
 _TOO_MANY_FILES = "Too many open files"
 
@@ -28,11 +33,6 @@ def sentence(error: BaseException) -> str:
 
 def _too_many_files(error: BaseException, text: str) -> str:
     """The limit, and how it is raised."""
-    try:
-        import resource
-
-        limit = f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} "
-    except ImportError:  # Windows has none
-        limit = ""
+    limit = "" if sys.platform == "win32" else f" than {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
     where = f" ({text})" if isinstance(error, MergeVQError) else ""
-    return f"this process may have no more than {limit}files open{where}; raise the limit first, with `ulimit -n 4096`"
+    return f"this process may have no more{limit} files open{where}; raise the limit first, with `ulimit -n 4096`"
