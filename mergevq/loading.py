@@ -48,7 +48,8 @@ def load(
     Args:
         where: for PyTorch a folder written by `save` (a training run is one too), a tokenizer's training checkpoint
             (.ckpt; its averaged weights), or the name of a repository on the Hugging Face hub; the model is then on
-            the CPU, in evaluation mode. For the others a folder of `mergevq export onnx`.
+            the CPU, in evaluation mode, in float32 whatever type it was saved in. For the others a folder of
+            `mergevq export onnx`.
         runtime: "torch", or "onnx" (ONNX Runtime) or "tensorrt" (engines of `mergevq export engine`), whose objects
             have the same methods for NumPy arrays and need no PyTorch.
         provider: of ONNX Runtime: "cpu", "cuda", "tensorrt" or "cann"; used or refused, never replaced.
