@@ -49,7 +49,8 @@ def load(
     Args:
         where: for PyTorch a folder written by `save` (a training run is one too), a tokenizer's training checkpoint
             (.ckpt; its averaged weights), or hf://user/name on the Hugging Face hub; the model is then on the CPU, in
-            evaluation mode. For the others a folder of `mergevq export onnx`. ~ is the home folder.
+            evaluation mode, in float32 whatever type it was saved in. For the others a folder of
+            `mergevq export onnx`. ~ is the home folder.
         runtime: "torch", or "onnx" (ONNX Runtime) or "tensorrt" (engines of `mergevq export engine`), whose objects
             have the same methods for NumPy arrays and need no PyTorch.
         provider: of ONNX Runtime: "cpu", "cuda", "tensorrt" or "cann"; used or refused, never replaced.

@@ -87,7 +87,7 @@ def write_model(model: nn.Module, folder: Path, kind: str, **described: Any) -> 
 
 
 def load(where: str | Path) -> Tokenizer:
-    """A trained tokenizer, on the CPU, in evaluation mode.
+    """A trained tokenizer, on the CPU, in evaluation mode, in float32 whatever type it was saved in.
 
     Args:
         where: a folder written by `save` (a training run is one too), a training checkpoint (.ckpt; its

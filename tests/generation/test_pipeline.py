@@ -170,6 +170,19 @@ def test_what_rand_ar_cannot_do(request_: dict, message: str, tokenizer: Tokeniz
         make("rand_ar", tokenizer).generate([0], **request_)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_float64_default_type_changes_nothing(kind: GeneratorKind, tokenizer: Tokenizer) -> None:
+    generator = make(kind, tokenizer)
+    wanted = generator.generate([0, 1], seed=4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(generator.generate([0, 1], seed=4), wanted)
+        made = make(kind, tokenizer)
+        assert made.model.dtype == torch.float64 and made.generate([0]).isfinite().all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_generators_work_in_half_precision_and_are_saved_in_it(

@@ -73,6 +73,17 @@ def test_a_round_trip_is_exact(tmp_path):
     assert torch.equal(loaded.decode(tokens.indices), tokenizer.decode(wanted.indices))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_model_is_loaded_in_float32_with_its_values_and_its_fingerprint(tmp_path, dtype):
+    half = mergevq.create("tiny-32", **SMALL).to(dtype)
+    mergevq.save(half, tmp_path)
+    loaded = mergevq.load(tmp_path)
+    assert loaded.dtype == torch.float32
+    for saved, read in zip(half.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(saved.float(), read)
+    assert store.fingerprint(loaded) == store.fingerprint(half)
+
+
 def test_a_channels_last_model_round_trips(tmp_path):
     tokenizer = build().to(memory_format=torch.channels_last)
     mergevq.save(tokenizer, str(tmp_path))

@@ -10,6 +10,7 @@ from torch._subclasses import FakeTensorMode
 
 import mergevq
 from mergevq.errors import UsageError
+from mergevq.models.tokenizer.inputs import TensorChecks
 from mergevq.models.tokenizer.lfq import entropies
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import Tokens
@@ -140,8 +141,8 @@ def test_values_are_looked_at_on_request_and_where_they_are(thin, images, monkey
         assert bool(looked) is wanted
     looked.clear()
     thin(images, 32)  # a training pass
-    torch.compile(thin.encode, fullgraph=True, backend="eager")(images * 3, 32)
-    torch.export.export(thin, (images, 32))
+    checks = TensorChecks(thin.config, thin.device, values=True)
+    torch.compile(checks.images, fullgraph=True, backend="eager")(images * 3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert thin.encode(torch.empty(2, 3, 32, 32)).indices.shape == (2, 32)
     assert looked == []
