@@ -16,6 +16,13 @@ class MergeVQError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """The message, on one line: names of files may hold line breaks, and what terminals take for commands."""
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+            for each in super().__str__()
+        )
+
 
 class UsageError(MergeVQError, ValueError):
     """A value given by the user cannot be used: unknown name, impossible count, missing path."""

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.folder import is_picture
+from mergevq.data.images.patterns import expand_braces
 from mergevq.data.images.splits import TRAIN, VALIDATION, Split, select
 from mergevq.errors import DataError, UsageError
 
 _COMPRESSION = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _BLOCK = 512
 _SPLIT_WORD = re.compile(rf"(?:^|[-_.])({'|'.join((TRAIN, *VALIDATION))})(?=[-_.\d]|$)")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class Member(NamedTuple):
@@ -106,8 +106,10 @@ def find_shards(pattern: str) -> list[Path]:
     Raises:
         UsageError: a shard is missing or nothing matches.
     """
+    if os.path.exists(pattern):
+        return [Path(pattern)]
     shards: list[Path] = []
-    for name in _expand_braces(pattern):
+    for name in expand_braces(pattern):
         found = [name] if os.path.exists(name) else sorted(glob.glob(name))
         if not found:
             raise UsageError(f"there is no shard {name}, which {pattern} names")
@@ -199,20 +201,6 @@ def _refuse_compressed(path: Path, head: bytes) -> None:
             raise DataError(
                 f"{path} is compressed, and shards are read at random; decompress it: {command} {path}"
             )
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b, zero-padded as written; `{x,y}` -> x, y."""
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    span = _RANGE.fullmatch(match[1])
-    if span:
-        options = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
-    else:
-        options = match[1].split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [name for option in options for name in _expand_braces(f"{head}{option}{tail}")]
 
 
 def _stem(name: str) -> str:
