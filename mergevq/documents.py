@@ -39,6 +39,8 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     Raises:
         DocumentError: it cannot be read, is no JSON, too long, nested too deeply, or says a key twice.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DocumentError("it is no regular file")  # a pipe would be waited for
     try:
         value = json.loads(_read(path, most), object_pairs_hook=_each_once, parse_int=_integer)
     except RecursionError as error:

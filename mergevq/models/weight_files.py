@@ -6,6 +6,7 @@ A file that is something else (a git-lfs pointer, a web page, a pickled model) i
 from __future__ import annotations
 
 import pickle
+import textwrap
 import warnings
 import zipfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = textwrap.shorten(getattr(error, "strerror", None) or str(error), 200, placeholder=" ...")
         raise CheckpointError(f"{path} cannot be read as safetensors: {reason}; copy it again") from error
 
 

@@ -56,14 +56,14 @@ def open_source(path: str, split: Split, holdout: float = 0.05) -> ImageSource:
     if path.startswith(BUILTIN):
         return open_builtin(path[len(BUILTIN) :], split)
     root = expanded(path)
-    if root.is_dir():
+    if os.path.isdir(root):  # which a pattern too long for a name may be asked
         return _open_folder(root, split, holdout)
     if path.endswith(ARCHIVES):
-        shards = find_shards(str(root)) if root.exists() or set(path) & set("{*?[") else []
+        shards = find_shards(str(root)) if os.path.exists(root) or set(path) & set("{*?[") else []
         if shards:
             common = os.path.commonpath([shard.parent for shard in shards])
             return TarSource(shards, Path(common), split, holdout)
-    if not root.exists():
+    if not os.path.exists(root):
         raise UsageError(f"{path} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos")
     raise UsageError(f"{path} is a single file; give a folder of pictures or a .tar file")
 

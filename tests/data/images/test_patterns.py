@@ -34,6 +34,7 @@ def test_what_braces_stand_for(pattern, names):
         ("{a,b}" * 40 + ".tar", "stands for more than 1000000 names"),
         ("{0..999}{0..999}{0..999}.tar", "stands for more than 1000000 names"),
         ("{" * 400 + ".tar", "no file can have this name"),
+        ("s-{" + "9" * 400 + "}.tar", "there is no shard"),
     ],
 )
 def test_what_is_refused(pattern, said):
