@@ -17,9 +17,11 @@ class MergeVQError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """The message, on one line: names of files may hold line breaks, and what terminals take for commands."""
+        """The message without what a terminal would take for commands; names of files may hold such."""
         return "".join(
-            each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+            each
+            if each.isprintable() or each == "\n"
+            else each.encode("unicode_escape", "surrogatepass").decode()
             for each in super().__str__()
         )
 
