@@ -225,6 +225,8 @@ def from_dict(kind: type[ConfigT], values: Mapping[str, Any], where: str = "") -
     Raises:
         ConfigError: a key is unknown (the nearest valid one is named), or a value has the wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a group of keys is wanted, not {shown(values)}")
     hints = typing.get_type_hints(kind)
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]  # always a dataclass
     arguments: dict[str, Any] = {}
@@ -233,6 +235,10 @@ def from_dict(kind: type[ConfigT], values: Mapping[str, Any], where: str = "") -
         if key not in known:
             raise ConfigError(unknown_name("key", path, [f"{where}{name}" for name in known]))
         arguments[key] = _coerce(hints[key], value, path)
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in arguments:
+            raise ConfigError(f"{where}{item.name} is missing")
     return kind(**arguments)
 
 

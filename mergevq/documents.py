@@ -39,8 +39,10 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     Raises:
         DocumentError: it cannot be read, is no JSON, too long, nested too deeply, or says a key twice.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DocumentError("it is no regular file")  # a pipe would be waited for
     try:
-        value = json.loads(_read(path, most), object_pairs_hook=_each_once)
+        value = json.loads(_read(path, most), object_pairs_hook=_each_once, parse_int=_integer)
     except RecursionError as error:
         raise DocumentError("it is nested too deeply") from error
     except ValueError as error:
@@ -102,6 +104,16 @@ def _check_depth(value: Any, left: int = _DEEPEST) -> None:
             _check_depth(part, left - 1)
 
 
+def _integer(text: str) -> int:
+    _check_digits(text)
+    return int(text)
+
+
+def _check_digits(text: str) -> None:
+    if len(text) > _MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(text)} digits")
+
+
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
@@ -144,8 +156,8 @@ def _bounded_loader() -> type[yaml.SafeLoader]:
             return node
 
         def construct_scalar(self, node: Any) -> Any:
-            if len(node.value) > _MOST_DIGITS and node.tag.endswith((":int", ":float")):
-                raise DocumentError(f"it holds a number of {len(node.value)} digits")
+            if node.tag.endswith((":int", ":float")):
+                _check_digits(node.value)
             return super().construct_scalar(node)
 
     return Bounded

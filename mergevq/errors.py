@@ -16,6 +16,15 @@ class MergeVQError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """The message without what a terminal would take for commands; names of files may hold such."""
+        return "".join(
+            each
+            if each.isprintable() or each == "\n"
+            else each.encode("unicode_escape", "surrogatepass").decode()
+            for each in super().__str__()
+        )
+
 
 class UsageError(MergeVQError, ValueError):
     """A value given by the user cannot be used: unknown name, impossible count, missing path."""

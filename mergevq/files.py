@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -22,8 +23,11 @@ from typing import BinaryIO, TypeVar
 from safetensors import SafetensorError
 
 from mergevq import leftovers
-from mergevq.errors import OutputError, UsageError
+from mergevq.errors import OutputError, UsageError, shown
 
+_PATTERN = re.compile(r"\{[^{}]+\}")
+_LONGEST_NAME = 255
+_LONGEST_PATH = 4000
 _MISTAKES = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself; `git lfs pull` fetches that"),
     (b"<!doctype html", "a web page, not the file itself; download the file, not the page that shows it"),
@@ -36,12 +40,21 @@ def expanded(path: str | Path) -> Path:
     """A path as a user writes it, in which ~ and ~name are home folders.
 
     Raises:
-        UsageError: there is no such user.
+        UsageError: there is no such user, or no file can have this name.
     """
+    named = shown(str(path))
     try:
-        return Path(path).expanduser()
+        place = Path(path).expanduser()
+        lengths = [len(os.fsencode(part)) for part in place.parts]
     except RuntimeError as error:
         raise UsageError(f"{path} cannot be resolved: there is no such home folder") from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{named} is no path: it holds characters that no name can") from error
+    # Braces of a pattern stand for many names, of which none need be long.
+    too_long = max(lengths, default=0) > _LONGEST_NAME or sum(lengths) > _LONGEST_PATH
+    if (too_long and not _PATTERN.search(str(path))) or "\0" in str(path):
+        raise UsageError(f"{named} is no path: no file can have this name")
+    return place
 
 
 def mistaken_for(path: Path) -> str | None:

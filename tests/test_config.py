@@ -171,3 +171,17 @@ def test_a_refused_override_leaves_the_original():
     with pytest.raises(ConfigError):
         override(config, {"encoder.depth": 2, "merge.keep": 65})
     assert config == preset("tiny-32")
+
+
+@dataclasses.dataclass(frozen=True)
+class WithoutDefault:
+    size: int
+    more: int = 1
+
+
+def test_a_key_without_a_default_is_asked_for_by_name():
+    assert from_dict(WithoutDefault, {"size": 3}) == WithoutDefault(3)
+    with pytest.raises(ConfigError, match=r"^card\.size is missing$"):
+        from_dict(WithoutDefault, {"more": 3}, "card.")
+    with pytest.raises(ConfigError, match="a group of keys is wanted, not 'text'"):
+        from_dict(WithoutDefault, "text")  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ BAD_JSON = [
     ("[" * 100_000, "nested too deeply"),
     ("[" * 60 + "]" * 60, "nested too deeply"),
     ('{"a": ' * 200 + "1" + "}" * 200, "nested too deeply"),
-    ('{"a": ' + "9" * 5000 + "}", "no JSON"),
+    ('{"a": ' + "9" * 5000 + "}", "a number of 5000 digits"),
     ('{"a": 1, "a": 2}', "'a' is given twice"),
     ("", "no JSON"),
     ("{", "no JSON"),
@@ -105,8 +105,11 @@ def test_files_that_have_no_end_or_no_text(tmp_path):
     ]:
         with pytest.raises(DocumentError, match=said):
             read_yaml(path)
-        with pytest.raises(DocumentError, match=said):
-            read_json(path, most=1000)
+        with pytest.raises(DocumentError, match="no regular file" if path == Path("/dev/zero") else said):
+            read_json(path)
+    (tmp_path / "long.json").write_text("[" + "1," * 1000 + "1]")
+    with pytest.raises(DocumentError, match="more than 1000 bytes"):
+        read_json(tmp_path / "long.json", most=1000)
     (tmp_path / "long.yaml").write_text("#" * (MOST_SETTINGS + 1))
     with pytest.raises(DocumentError, match="more than 1048576 bytes"):
         read_yaml(tmp_path / "long.yaml")
@@ -118,6 +121,10 @@ def test_files_that_have_no_end_or_no_text(tmp_path):
 def test_a_pipe_can_be_read(tmp_path):
     """`--config <(...)` of a shell is one."""
     os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        DocumentError, match="no regular file"
+    ):  # JSON is of folders, where a pipe is a mistake
+        read_json(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a: 1"))
     writer.start()
     assert read_yaml(tmp_path / "pipe") == {"a": 1}

@@ -6,7 +6,9 @@ A file that is something else (a git-lfs pointer, a web page, a pickled model) i
 from __future__ import annotations
 
 import pickle
+import textwrap
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from mergevq.errors import CheckpointError
 from mergevq.files import mistaken_for
 
+_MOST_INFLATED = 4
 _UNSAFE = (
     "it is damaged, or holds objects other than tensors and plain values, such as a whole model, which only running "
     "code from the file could read; save the bare state dict"
@@ -33,7 +36,8 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}; copy it again") from error
+        reason = textwrap.shorten(getattr(error, "strerror", None) or str(error), 200, placeholder=" ...")
+        raise CheckpointError(f"{path} cannot be read as safetensors: {reason}; copy it again") from error
 
 
 def read_torch(path: Path) -> Any:
@@ -44,21 +48,30 @@ def read_torch(path: Path) -> Any:
     """
     refuse_mistaken(path)
     try:
+        _refuse_inflated(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:  # its message goes on to explain how to execute the file
         raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "weights_only" in str(error):  # a TorchScript archive, which PyTorch says how to execute
             raise CheckpointError(f"{path} cannot be read safely: {_UNSAFE}") from error
-        raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: it is damaged, or no file of torch.save") from error
 
 
-def _reason(error: Exception) -> str:
-    """Why `torch.load` failed, as far as it says so to people: a KeyError, say, does not."""
-    told = str(error).splitlines()[:1] if isinstance(error, (RuntimeError, OSError)) else []
-    return "it is damaged, or no file of torch.save" + "".join(f" ({line})" for line in told)
+def _refuse_inflated(path: Path) -> None:
+    """torch.save compresses nothing; what is compressed many times over is there to fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MOST_INFLATED * path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is compressed, which torch.save does not do, and would fill {size} bytes"
+        )
 
 
 def refuse_mistaken(path: Path) -> None:

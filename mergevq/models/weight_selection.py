@@ -87,7 +87,7 @@ def initialise_blocks(
 
     Raises:
         UsageError: the blocks are more, wider or have more heads than the source.
-        CheckpointError: a tensor is missing, as in blocks with another MLP than two linear layers.
+        CheckpointError: a tensor is missing or misshapen, as in blocks with another MLP than two linear layers.
 
     Source: Initializing Models with Larger Ones (arXiv:2311.18823), Sec. 3.
     Differs: the layers are evenly spaced too, where the paper keeps the first ones.
@@ -99,8 +99,15 @@ def initialise_blocks(
         )
     for index, block in zip(_evenly_spaced(len(layers), len(blocks)).tolist(), blocks, strict=True):
         target = typing.cast(ToMeBlock, block)
-        _fill_attention(target.attention, layers[index], source_head_width)
-        _fill_rest(target, layers[index])
+        try:
+            _fill_attention(target.attention, layers[index], source_head_width)
+            _fill_rest(target, layers[index])
+        except CheckpointError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            raise CheckpointError(
+                f"block {index} of the source has tensors of other shapes than a ViT's"
+            ) from error
 
 
 def _by_layer(state_dict: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -108,8 +115,8 @@ def _by_layer(state_dict: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Te
     layers: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in state_dict.items():
         kind, _, rest = name.partition(".")
-        if kind == "blocks":
-            index, _, rest = rest.partition(".")
+        index, _, rest = rest.partition(".")
+        if kind == "blocks" and index.isdecimal():
             layers.setdefault(int(index), {})[rest] = value
     return [layers[index] for index in sorted(layers)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 
 import pytest
 import timm
@@ -138,3 +139,18 @@ def test_a_classifier_in_the_file_is_left_out(tmp_path):
     loaded = load_timm_model("test_vit", weights=tmp_path / "w.pth").state_dict()
     assert set(state) - set(loaded) == {"head.weight", "head.bias"}
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())
+
+
+def test_what_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(100)}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data/9", bytes(10**7))
+    with pytest.raises(CheckpointError, match=r"is compressed, which torch\.save does not do"):
+        read_weights(path)
+
+
+def test_names_that_are_none_are_refused(tmp_path):
+    torch.save({3: torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="flat dict of tensors"):
+        read_weights(tmp_path / "w.pth")

@@ -70,16 +70,16 @@ def open_source(path: str, split: Split, holdout: float = 0.05) -> ImageSource:
         say_overview(path, builtin_census(path[len(BUILTIN) :], split), source.classes)
         return source
     root = expanded(path)
-    if root.is_dir():
+    if os.path.isdir(root):  # which a pattern too long for a name may be asked
         return _open_folder(root, split, holdout)
     if is_archive(path):
-        shards = find_shards(str(root)) if root.exists() or set(path) & set("{*?[") else []
+        shards = find_shards(str(root)) if os.path.exists(root) or set(path) & set("{*?[") else []
         if shards:
             common = os.path.commonpath([shard.parent for shard in shards])
             return _open_shards(path, shards, Path(common), split, holdout)
-    if not root.exists():
+    if not os.path.exists(root):
         raise UsageError(f"{path} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos")
-    kind = "a single file" if root.is_file() else "a FIFO, a socket or a device"
+    kind = "a single file" if os.path.isfile(root) else "a FIFO, a socket or a device"
     raise UsageError(f"{path} is {kind}; give a folder of pictures or a .tar file")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.formats.opening import open_picture
+from mergevq.data.images.patterns import expand_braces
 from mergevq.data.images.splits import Annotations, Selection
 from mergevq.data.listing.archive import Place, check_readable, index_archive
 from mergevq.data.listing.catalogue import catalogue
@@ -28,8 +28,6 @@ from mergevq.data.listing.labels import Labels, Reader, unlabelled
 from mergevq.data.listing.layout import split_word, split_words
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
 from mergevq.errors import DataError, UsageError
-
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class Shard(NamedTuple):
@@ -103,7 +101,7 @@ def find_shards(pattern: str) -> list[Path]:
     if os.path.exists(pattern):
         return [Path(pattern)]
     shards: list[Path] = []
-    for name in _expand_braces(pattern):
+    for name in expand_braces(pattern):
         found = [name] if os.path.exists(name) else sorted(glob.glob(name))
         if not found:
             raise UsageError(f"there is no shard {name}, which {pattern} names")
@@ -200,19 +198,3 @@ def _with_split(shard: Path, split: str | None, name: str) -> str:
     if inside is not None:
         raise DataError(f"{shard} is named as a shard of {split} and holds {name}; rename one of the two")
     return f"{split}/{name}"
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b, zero-padded as written; `{x,y}` -> x, y."""
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    span = _RANGE.fullmatch(match[1])
-    if span:
-        if int(span[1]) > int(span[2]):
-            raise UsageError(f"{{{match[1]}}} counts down; write {{{span[2]}..{span[1]}}}")
-        options = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
-    else:
-        options = match[1].split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [name for option in options for name in _expand_braces(f"{head}{option}{tail}")]

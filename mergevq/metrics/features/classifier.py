@@ -32,13 +32,15 @@ from mergevq.models.store import (
     read_weights,
     write_model,
 )
-from mergevq.ranges import Count, Range, Seed, Share, check_numbers
+from mergevq.ranges import Range, Share, check_numbers
 
 FORMAT = "mergevq-classifier"
 SMALLEST = 8
 """Pixels a side; the network halves a picture three times."""
 Side = Annotated[int, Range(SMALLEST, 2**14)]
 """Pixels a side of the pictures that it sees."""
+Some = Annotated[int, Range(0, 10**9)]
+"""How many there were."""
 
 _STAGES = ((32, 1), (64, 2), (128, 2))
 """Channels and residual blocks at 1/2, 1/4 and 1/8 of the picture's side."""
@@ -54,15 +56,15 @@ class ClassifierCard:
     """Names of the classes, in the order of the logits."""
     size: Side
     """S, pixels a side of the pictures that it sees."""
-    train_images: Count
+    train_images: Some
     """Pictures that it was trained on."""
-    test_images: Count
+    test_images: Some
     """Pictures that the accuracy was measured on."""
     accuracy: Share
     """Share of the test pictures whose class it finds."""
-    epochs: Count
+    epochs: Some
     """Passes over the training pictures."""
-    seed: Seed
+    seed: Annotated[int, Range(0, 2**63 - 1)]
     """Of initialisation, order and augmentation."""
 
     def __post_init__(self) -> None:

@@ -75,7 +75,9 @@ def test_it_serves_as_a_feature_network(folder: Path) -> None:
 
 
 def test_files_that_are_not_whole_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere is not a classifier: it has no config\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere is not a classifier, which is a folder with a config\.json"
+    ):
         load_classifier(tmp_path / "nowhere")
     weights, config = folder / "model.safetensors", folder / "config.json"
     whole, described = weights.read_bytes(), json.loads(config.read_text())
