@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import shutil
@@ -12,7 +13,9 @@ import torch
 from PIL import Image
 
 import mergevq
+from mergevq.cli.shared import common
 from mergevq.data.images.decode import load_image
+from mergevq.data.images.formats.limits import DEFAULT_LIMITS
 from mergevq.data.images.transforms import center_crop, to_float
 from mergevq.data.tokens.file import load_tokens
 from mergevq.models.store import fingerprint
@@ -218,3 +221,11 @@ def test_an_output_that_cannot_be_written(mergevq_main, tiny, tmp_path):
     for out, said in ((tmp_path / "file" / "t.npz", "cannot write"), (tmp_path, "is a folder")):
         result = mergevq_main("encode", "--checkpoint", tiny, "builtin:photos", "--out", out)
         assert result.code == 1 and said in result.error
+
+
+def test_the_help_names_the_limits():
+    parser = argparse.ArgumentParser()
+    common.add_limits(parser)
+    text = parser.format_help()
+    assert f"[{DEFAULT_LIMITS.max_pixels}]" in text and f"[{DEFAULT_LIMITS.max_aspect:g}]" in text
+    assert common.limits(parser.parse_args([])) == DEFAULT_LIMITS
