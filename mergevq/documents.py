@@ -40,7 +40,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
         DocumentError: it cannot be read, is no JSON, too long, nested too deeply, or says a key twice.
     """
     try:
-        value = json.loads(_read(path, most), object_pairs_hook=_each_once)
+        value = json.loads(_read(path, most), object_pairs_hook=_each_once, parse_int=_integer)
     except RecursionError as error:
         raise DocumentError("it is nested too deeply") from error
     except ValueError as error:
@@ -92,6 +92,12 @@ def _read(path: Path, most: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DocumentError("it is not text in UTF-8") from error
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _check_depth(value: Any, left: int = _DEEPEST) -> None:

@@ -66,7 +66,7 @@ def _make_export(folder: Path) -> None:
     image = {"image": (1, ["batch", 3, 32, 32])}
     indices, source = {"indices": (7, ["batch", "keep"])}, {"source": (7, ["batch", 64])}
     made: dict[str, Any] = {
-        "encoder-32.onnx": (
+        "encoder_k32.onnx": (
             "encoder",
             32,
             image,
@@ -106,7 +106,7 @@ def _write_export(home: Path, made: dict[str, Any], generator: Any) -> None:
         "manifest": values["sha256"],
         "passed": True,
         "provider": "cpu",
-        "checks": [{"name": "x", "passed": True}],
+        "checks": [{"graph": "all", "name": "x", "passed": True, "value": None, "limit": None, "worst": ""}],
     }
     (home / "verify.json").write_text(json.dumps(verdict))
 
@@ -161,8 +161,8 @@ def _make_layouts(folder: Path) -> None:
     positions = draw.random((6, 64)) < 0.5
     positions[:, 0] = True
     write_layouts(home, positions, np.arange(6) % 3)
-    indices = {"indices": (7, ["batch", "keep"])}
-    made = {"decoder.onnx": ("decoder", None, indices, {"image": (1, ["batch", 3, 32, 32])})}
+    tokens = {"indices": (7, ["batch", "keep"]), "source": (7, ["batch", 64])}
+    made = {"decoder.onnx": ("decoder", None, tokens, {"image": (1, ["batch", 3, 32, 32])})}
     _write_export(home, made, tiny_generator("rand_ar").model.config)
 
 
