@@ -115,7 +115,7 @@ def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
             raise ValueError("it is of an unknown version")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # the header is a text in Python's syntax: damage can be anything
-        raise ValueError(f"its header is damaged: {_first_line(error)}") from error
+        raise ValueError("its header is damaged") from error
     if dtype.kind not in _PLAIN or any(length < 0 for length in shape):
         raise ValueError(f"it claims to hold {dtype} of shape {shape}")
     return dtype, shape, fortran
