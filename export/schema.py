@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mergevq.errors import shown
+
 Check = Callable[[Any, str], None]
 """Takes a value and where it stands; raises ValueError with what is wanted there."""
 
@@ -77,7 +79,7 @@ def table(key: str, check: Check) -> Check:
         _require(isinstance(value, Mapping), value, where, "a table")
         for name, item in value.items():
             if not re.fullmatch(key, name):
-                raise ValueError(f"{name!r} in {where} is not the name of one of those")
+                raise ValueError(f"{shown(name)} in {where} is not the name of one of those")
             check(item, f"{where}.{name}" if where else name)
 
     return each
@@ -91,7 +93,7 @@ def record(known: Mapping[str, Check], may_lack: tuple[str, ...] = ()) -> Check:
         prefix = f"{where}." if where else ""
         for name in (*known, *value):
             if name not in known:
-                raise ValueError(f"{prefix}{name[:60]} is not known")
+                raise ValueError(f"{shown(prefix + name)} is not known")
             if name not in value:
                 if name not in may_lack:
                     raise ValueError(f"{prefix}{name} is missing")
@@ -103,6 +105,4 @@ def record(known: Mapping[str, Check], may_lack: tuple[str, ...] = ()) -> Check:
 
 def _require(sound: object, value: Any, where: str, wanted: str) -> None:
     if not sound:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise ValueError(f"{where} is {shown}; {wanted} is wanted there")
+        raise ValueError(f"{where} is {shown(value)}; {wanted} is wanted there")

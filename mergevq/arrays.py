@@ -20,6 +20,7 @@ _PLAIN = "biufU"
 """Kinds of numbers and texts; what is made of others may be objects."""
 _FREE = 256 * 2**20
 """Bytes that the arrays of an archive may have however small the file is."""
+_LONGEST = 80
 _RATIO = 250
 """Times the size of the file that they may have beyond that; only those of flat pictures come near it."""
 
@@ -114,11 +115,13 @@ def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
             raise ValueError("it is of an unknown version")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # the header is a text in Python's syntax: damage can be anything
-        raise ValueError(f"its header is damaged: {_first_line(error)}") from error
+        raise ValueError("its header is damaged") from error
     if dtype.kind not in _PLAIN or any(length < 0 for length in shape):
         raise ValueError(f"it claims to hold {dtype} of shape {shape}")
     return dtype, shape, fortran
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = told.splitlines()[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."  # zipfile quotes what it found

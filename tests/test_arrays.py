@@ -60,7 +60,7 @@ def test_what_numpy_saves_comes_back(tmp_path: Path, array: np.ndarray) -> None:
         (claiming("(4,)", "|O"), "claims to hold object"),
         (claiming("(1,)", "V16"), r"claims to hold \|V16"),
         (claiming("(" * 90), "its header is damaged"),
-        (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "header is damaged: it is of an unknown version"),
+        (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "its header is damaged"),
         (b"pickled", "its header is damaged"),
         (b"", "its header is damaged"),
     ],

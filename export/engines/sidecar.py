@@ -72,8 +72,11 @@ def read_sidecar(path: Path) -> Sidecar:
         UnusableExportError: it is another, cut off or changed.
     """
     try:
-        values: dict[str, Any] = read_json(path)
-        if [values.get(name) for name in ("format", "schema")] != [FORMAT, SCHEMA]:
+        if not path.is_file():  # a pipe, from which nothing may ever come
+            raise ValueError("it is no file")
+        values = read_json(path)
+        made_as = (values.get("format"), values.get("schema")) if isinstance(values, dict) else None
+        if made_as != (FORMAT, SCHEMA):
             raise ValueError("another version of mergevq wrote it")
         _KNOWN(values, "")
         stated = [values.pop(name) for name in ("format", "schema", "key")]

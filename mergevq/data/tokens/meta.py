@@ -16,19 +16,21 @@ was made under, so one from elsewhere is found out.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
 from mergevq.config import from_dict, to_dict
 from mergevq.data.images.splits import Split
 from mergevq.documents import DocumentError, read_json
-from mergevq.errors import ConfigError, DataError, UsageError
+from mergevq.errors import ConfigError, DataError, UsageError, shown
 from mergevq.files import sha256
+from mergevq.ranges import Length, Range, check_numbers
 
 META = "meta.json"
 SUMMARY = "shard.json"
@@ -39,6 +41,8 @@ VERSION = 1
 _MOST = 2**15 - 1
 _MOST_BITS = 31
 _MOST_SHARDS = 10**6
+
+_Position = Annotated[int, Range(1, _MOST)]
 
 RecordT = TypeVar("RecordT")
 
@@ -51,47 +55,39 @@ class TokenMeta:
     """Of the tokenizer."""
     tokenizer: str
     """The name of its preset."""
-    bits: int
+    bits: Annotated[int, Range(1, _MOST_BITS)]
     """d, bits of a code."""
-    image_size: int
+    image_size: Annotated[int, Range(1, 2**20)]
     """Pixels a side of the views."""
-    grid: tuple[int, ...]
+    grid: Annotated[tuple[_Position, ...], Length(2, 2)]
     """(h, w)."""
-    counts: tuple[int, ...]
+    counts: Annotated[tuple[_Position, ...], Length(1, _MOST)]
     """The kept counts that records have, ascending."""
     class_names: tuple[str, ...]
     """Labels are positions in it."""
     split: Split
     """Which of the pictures."""
-    images: int
+    images: Annotated[int, Range(1, 2**40)]
     """How many pictures, unreadable ones included."""
     data: str
     """A hash of the pictures' names and labels."""
-    views: int
+    views: Annotated[int, Range(1, 10**6)]
     """Records of each picture."""
-    seed: int
+    seed: Annotated[int, Range(0, 2**64)]
     """Decides the crops and the kept counts."""
-    shard_size: int
+    shard_size: Annotated[int, Range(1, 2**40)]
     """Pictures a shard."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "views", "shard_size", "bits"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.counts or list(self.counts) != sorted(set(self.counts)):
+        check_numbers(self, "")
+        if list(self.counts) != sorted(set(self.counts)):
             raise ConfigError(f"kept counts are {self.counts}; they must ascend")
         if self.shards > _MOST_SHARDS:
             raise ConfigError(f"{self.images} pictures make {self.shards} shards; make larger ones")
-        if (
-            len(self.grid) != 2
-            or min(self.grid) < 1
-            or not 1 <= self.counts[0] <= self.counts[-1] <= self.length
-        ):
+        if self.counts[-1] > self.length:
             raise ConfigError(f"kept counts {self.counts} do not fit a grid of {self.grid}")
-        if self.length > _MOST or self.bits > _MOST_BITS:
-            raise ConfigError(
-                f"{self.length} positions, {self.bits} bits: {_MOST} and {_MOST_BITS} fit the files"
-            )
+        if self.length > _MOST:
+            raise ConfigError(f"a grid of {self.grid} has {self.length} positions; {_MOST} fit the files")
 
     @property
     def classes(self) -> int:
@@ -145,9 +141,9 @@ class ShardSummary:
 
     meta: str
     """The digest of the `TokenMeta` that it was made under."""
-    rows: int
+    rows: Annotated[int, Range(0, 2**40)]
     """Records: views of the pictures that could be read."""
-    sizes: tuple[int, ...]
+    sizes: Annotated[tuple[Annotated[int, Range(0, 2**50)], ...], Length(len(ARRAYS), len(ARRAYS))]
     """Bytes of the files of ARRAYS."""
     unreadable: tuple[Unreadable, ...] = ()
     """The pictures without records."""
@@ -155,8 +151,7 @@ class ShardSummary:
     """SHA-256 of the file of CHECKSUMS; "" in shards of older versions."""
 
     def __post_init__(self) -> None:
-        if self.rows < 0 or len(self.sizes) != len(ARRAYS):
-            raise ConfigError(f"{self.rows} rows in {len(self.sizes)} files; {len(ARRAYS)} files are wanted")
+        check_numbers(self, "")
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
@@ -184,7 +179,7 @@ def read_meta(folder: Path) -> TokenMeta:
         raise DataError(f"{path} does not describe tokens of mergevq")
     version = described.pop("version", None)
     if version != VERSION:
-        raise DataError(f"{path} has version {version} and this mergevq reads version {VERSION}")
+        raise DataError(f"{path} has version {shown(version)} and this mergevq reads version {VERSION}")
     return _record(TokenMeta, described, path)
 
 
@@ -199,8 +194,11 @@ def read_summary(folder: Path, meta: TokenMeta, shard: int) -> ShardSummary:
     if not (where / SUMMARY).is_file():
         raise DataError(f"{where} has no {SUMMARY}; {repair}")
     summary = _record(ShardSummary, _read_json(where / SUMMARY), where / SUMMARY)
+    due = (len(meta.shard_images(shard)) - len(summary.unreadable)) * meta.views
     if summary.meta != meta.digest:
         raise DataError(f"{where} belongs to other tokens than its {META} describes; {repair}")
+    if summary.rows != due:
+        raise DataError(f"{where} has {summary.rows} records and should have {due}; {repair}")
     for name, size in zip(ARRAYS, summary.sizes, strict=True):
         path = where / f"{name}.npy"
         if not path.is_file():
@@ -224,7 +222,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _record(kind: type[RecordT], values: dict[str, Any], path: Path) -> RecordT:
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # always a dataclass
+    needed = (field.name for field in fields if field.default is dataclasses.MISSING)
+    missing = next((name for name in needed if name not in values), None)
+    if missing is not None:
+        raise DataError(f"{path} is damaged: it has no {missing}")
     try:
         return from_dict(kind, values)
-    except (ConfigError, TypeError) as error:  # TypeError: a field is missing
+    except (ConfigError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}") from error

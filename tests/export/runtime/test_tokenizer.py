@@ -290,7 +290,7 @@ def nested(folder):
         (unreadable_verdict, r"verify\.json cannot be read.*`mergevq export verify` writes it anew"),
         (
             empty_verdict,
-            r"verify\.json cannot be read: it is no report of a verification; `mergevq export ver",
+            r"verify\.json is no report of a verification: .*; `mergevq export ver",
         ),
     ],
 )
