@@ -25,7 +25,7 @@ from mergevq.data.images.splits import Annotations, Selection
 from mergevq.data.listing.archive import Place, check_readable, index_archive
 from mergevq.data.listing.catalogue import catalogue
 from mergevq.data.listing.labels import Labels, Reader, unlabelled
-from mergevq.data.listing.layout import split_word, split_words
+from mergevq.data.listing.layout import TRAIN, split_word, split_words
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
 from mergevq.errors import DataError, UsageError
 
@@ -123,7 +123,9 @@ def index_shards(paths: Sequence[Path], root: Path, passed: PassedOver) -> list[
     Raises:
         DataError: a shard is compressed, truncated or no tar file, or its labels are incomplete.
     """
-    shards = [_index_shard(path, root, passed) for path in paths]
+    shards = [
+        _index_shard(path, split, passed) for path, split in zip(paths, _splits_of(paths, root), strict=True)
+    ]
     if all_numbers(shards) is not None:
         for shard in shards:
             if shard.keys and shard.labels.numbers is None:
@@ -148,7 +150,7 @@ def all_annotations(shards: Sequence[Shard]) -> Annotations:
     return {folder: table for shard in shards for folder, table in shard.annotations.items()}
 
 
-def _index_shard(path: Path, root: Path, passed: PassedOver) -> Shard:
+def _index_shard(path: Path, split: str | None, passed: PassedOver) -> Shard:
     with _reading(path):
         check_readable(path)
         with open(path, "rb") as file:
@@ -157,7 +159,7 @@ def _index_shard(path: Path, root: Path, passed: PassedOver) -> Shard:
             content = catalogue(files, reader, passed)
     for name in content.archives:
         passed.add(ARCHIVE, f"{path.name}:{name}")
-    key = partial(_with_split, path, _split_of(path, root))
+    key = partial(_with_split, path, split)
     return Shard(
         path,
         [key(name) for name in content.pictures],
@@ -175,6 +177,14 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # tarfile raises nearly every type there is on damaged headers
         raise DataError(f"cannot read the shard {path}: {error}; copy or download it again") from error
+
+
+def _splits_of(shards: Sequence[Path], root: Path) -> list[str | None]:
+    """The split of each shard; none of any where some have one and the other split has no shard."""
+    splits = [_split_of(shard, root) for shard in shards]
+    named = set(splits) - {None}
+    whole = None not in splits or (TRAIN in named and len(named) > 1)
+    return splits if whole else [None] * len(splits)
 
 
 def _split_of(shard: Path, root: Path) -> str | None:

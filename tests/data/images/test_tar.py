@@ -230,6 +230,21 @@ def test_a_tar_file_of_tar_files_says_so(tmp_path: Path) -> None:
         open_source(str(path), "train")
 
 
+@pytest.mark.parametrize(
+    ("names", "reds"),
+    [
+        (("x-train-0", "extra"), [0, 1]),
+        (("x-train-0", "x-val-0", "extra"), [0, 1]),
+        (("train-0", "train-1"), [0, 1]),
+    ],
+)
+def test_the_name_of_a_shard_is_no_class(tmp_path: Path, names: tuple[str, ...], reds: list[int]) -> None:
+    for red, name in enumerate(names):
+        _shard(tmp_path / f"{name}.tar", {f"{kind}/{red}.png": _picture(red) for kind in ("cat", "dog")})
+    source = open_source(str(tmp_path), "all")
+    assert source.classes == ["cat", "dog"] and sorted(set(_reds(source))) == reds
+
+
 def test_labels_in_some_shards_only(tmp_path: Path) -> None:
     _shard(tmp_path / "0.tar", {"1.png": _picture(1), "1.cls": b"0"})
     _shard(tmp_path / "1.tar", {"2.png": _picture(2)})
