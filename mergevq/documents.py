@@ -96,12 +96,6 @@ def _read(path: Path, most: int) -> str:
         raise DocumentError("it is not text in UTF-8") from error
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise DocumentError(f"it holds a number of {len(digits)} digits")
-    return int(digits)
-
-
 def _check_depth(value: Any, left: int = _DEEPEST) -> None:
     if not left:
         raise DocumentError("it is nested too deeply")
