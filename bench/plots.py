@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.errors import UsageError
-from mergevq.files import write_atomically
 from mergevq.plotting import own_settings
+from mergevq.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

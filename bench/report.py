@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mergevq.documents import DocumentError, read_json
 from mergevq.errors import MergeVQError, UsageError
-from mergevq.files import write_atomically
+from mergevq.storage.documents import DocumentError, read_json
+from mergevq.storage.files import write_atomically
 
 _LEGEND = (
     "Each cell: the median time of a call in milliseconds, its quartiles in brackets, "

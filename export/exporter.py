@@ -27,11 +27,11 @@ from mergevq.export.tokenizer.graphs import decoder_plans, encoder_plans
 from mergevq.export.tracing import OPSET, Plan, traced
 from mergevq.export.verification import check_packages, evaluating, loaded, tokenizer_of, verify
 from mergevq.export.writing import write_graph
-from mergevq.files import expanded
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.merge import merge_schedule
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.files import expanded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mergevq.config import TokenizerConfig, from_dict, to_dict
-from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError
 from mergevq.export import schema
 from mergevq.export.placing import put_back
 from mergevq.export.specs import GraphSpec, Role, TensorSpec, all_specs
-from mergevq.files import expanded, sha256
 from mergevq.generator_config import GeneratorConfig
+from mergevq.storage.documents import DocumentError, read_json
+from mergevq.storage.files import expanded, sha256
 
 MANIFEST = "manifest.json"
 VERIFICATION = "verify.json"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mergevq.errors import OutputError
-from mergevq.leftovers import abandoned, hidden, remove
-from mergevq.locks import only_writer
+from mergevq.storage.leftovers import abandoned, hidden, remove
+from mergevq.storage.locks import only_writer
 
 EARLIER = ".earlier"
 """Ends the name of a folder that stands aside while another takes its place."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from mergevq.errors import ExportError
 from mergevq.export.manifest import VERIFICATION
-from mergevq.files import write_atomically
+from mergevq.storage.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,11 +24,11 @@ from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sess
 from mergevq.export.static_checks import static_checks
 from mergevq.export.tokenizer.decoder_checks import decoder_checks
 from mergevq.export.tokenizer.encoder_checks import encoder_checks
-from mergevq.files import expanded
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generation.store import load
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.files import expanded
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What making and verifying graphs needs beside PyTorch."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from mergevq.errors import UsageError, unknown_name
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 if TYPE_CHECKING:
     from mergevq.export.runtime.generator.generator import ArrayGenerator

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mergevq.errors import UsageError
-from mergevq.files import expanded, write_atomically
 from mergevq.plotting import own_settings
+from mergevq.storage.files import expanded, write_atomically
 from mergevq.tokens import Tokens
 
 if TYPE_CHECKING:  # pictures from exported graphs are drawn without it

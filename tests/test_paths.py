@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mergevq.errors import CheckpointError, UsageError
-from mergevq.files import expanded, mistaken_for
+from mergevq.storage.files import expanded, mistaken_for
 
 
 def test_the_home_folder(monkeypatch):

@@ -25,10 +25,10 @@ from mergevq.export.exporter import export_onnx
 from mergevq.export.manifest import Precision, files_of, read_manifest
 from mergevq.export.runtime.engine_graphs import EngineGraphs
 from mergevq.export.verification import tokenizer_of, verify
-from mergevq.files import sha256
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.files import sha256
 
 GIVEN = os.environ.get("MERGEVQ_BENCH_EXPORT")
 """A folder of the user's, instead of exports made here."""

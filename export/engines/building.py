@@ -14,7 +14,7 @@ from typing import Any
 from mergevq.errors import ExportError
 from mergevq.export.engines.flavors import Toolkit
 from mergevq.export.engines.ranges import InputProfile
-from mergevq.files import write_atomically
+from mergevq.storage.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

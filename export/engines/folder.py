@@ -23,7 +23,7 @@ from mergevq.export.engines.sidecar import (
 )
 from mergevq.export.manifest import ENGINES, GraphSpec, Manifest, check_files, entry, files_of, read_manifest
 from mergevq.export.runtime.cuda import Cuda
-from mergevq.files import atomic, expanded, writing
+from mergevq.storage.files import atomic, expanded, writing
 
 logger = logging.getLogger(__name__)
 

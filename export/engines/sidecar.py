@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mergevq.documents import read_json
 from mergevq.errors import UnusableExportError
 from mergevq.export import schema
 from mergevq.export.engines.flavors import FLAVORS, Flavor, Toolkit
 from mergevq.export.engines.ranges import InputProfile
 from mergevq.export.manifest import FileEntry, GraphSpec, Manifest, entry, files_of
+from mergevq.storage.documents import read_json
 
 FORMAT = "mergevq-engine"
 SCHEMA = 1

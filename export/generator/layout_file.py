@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mergevq.arrays import read_npz
 from mergevq.errors import CheckpointError
+from mergevq.storage.arrays import read_npz
 
 LAYOUTS = "layouts.npz"
 

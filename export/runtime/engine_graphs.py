@@ -30,7 +30,7 @@ from mergevq.export.manifest import (
 )
 from mergevq.export.runtime.cuda import Cuda
 from mergevq.export.runtime.engine import Engine
-from mergevq.files import read_steadily
+from mergevq.storage.files import read_steadily
 
 
 class EngineGraphs:

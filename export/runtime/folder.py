@@ -11,8 +11,8 @@ from mergevq.export.runtime.generator.generator import ArrayGenerator
 from mergevq.export.runtime.graphs import Graphs
 from mergevq.export.runtime.sessions import OnnxGraphs
 from mergevq.export.runtime.tokenizer import ArrayTokenizer
-from mergevq.files import expanded
 from mergevq.inputs import checked_integer
+from mergevq.storage.files import expanded
 
 MOST_THREADS = 1024
 

@@ -28,7 +28,7 @@ from mergevq.export.manifest import (
 )
 from mergevq.export.runtime.portions import divided, joined, portions
 from mergevq.export.runtime.providers import check_used, execution_providers, runtime_module
-from mergevq.files import read_steadily
+from mergevq.storage.files import read_steadily
 
 _ERRORS_ONLY = 3
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}

@@ -10,7 +10,7 @@ from typing import Any
 from mergevq.bench.groups import SUITES, files
 from mergevq.cli.shared import common
 from mergevq.errors import UsageError
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 
 def register(subparsers: Any) -> None:
@@ -140,7 +140,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _time(options: argparse.Namespace, earlier: dict[str, Any] | None) -> int:
     from mergevq.bench.running import Settings, run
-    from mergevq.files import write_atomically
+    from mergevq.storage.files import write_atomically
 
     outcome = run(
         Settings(

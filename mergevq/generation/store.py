@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mergevq.config import from_dict, to_dict
-from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError, UsageError
-from mergevq.files import expanded, read_steadily
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorConfig, GeneratorKind, generator_config
 from mergevq.models import store
 from mergevq.models.checkpoint_path import TOKENIZER, checkpoint_path
 from mergevq.models.generators.autoregressive import Generator
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.documents import DocumentError, read_json
+from mergevq.storage.files import expanded, read_steadily
 
 FORMAT = "mergevq-generator"
 

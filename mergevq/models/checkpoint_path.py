@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from mergevq.errors import CheckpointError
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

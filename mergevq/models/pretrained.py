@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from mergevq.errors import CheckpointError, UsageError
-from mergevq.files import expanded
 from mergevq.models.weight_files import read_safetensors, read_torch
+from mergevq.storage.files import expanded
 
 
 def read_weights(path: Path | str) -> dict[str, torch.Tensor]:

@@ -19,16 +19,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mergevq.config import TokenizerConfig, from_dict, override, to_dict
-from mergevq.documents import DocumentError, read_json
 from mergevq.errors import CheckpointError, MergeVQError, shown
-from mergevq.files import atomic, expanded, read_steadily, sha256, writing
-from mergevq.files import write_atomically as write_atomically
 from mergevq.models.checkpoint_path import CONFIG as CONFIG
 from mergevq.models.checkpoint_path import WEIGHTS as WEIGHTS
 from mergevq.models.checkpoint_path import checkpoint_path
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.models.weight_files import read_safetensors, read_torch, refuse_mistaken
 from mergevq.presets import preset
+from mergevq.storage.documents import DocumentError, read_json
+from mergevq.storage.files import atomic, expanded, read_steadily, sha256, writing
+from mergevq.storage.files import write_atomically as write_atomically
 from mergevq.tokens import check_maker
 
 FORMAT = "mergevq-tokenizer"

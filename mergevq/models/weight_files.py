@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mergevq.errors import CheckpointError
-from mergevq.files import mistaken_for
+from mergevq.storage.files import mistaken_for
 
 _MOST_INFLATED = 4
 _UNSAFE = (

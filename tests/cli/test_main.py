@@ -21,7 +21,7 @@ from mergevq.cli import COMMANDS, build_parser, main
 from mergevq.cli.shared.parser import parse
 from mergevq.cli.shared.sentences import sentence
 from mergevq.errors import DataError, OutputError
-from mergevq.files import atomic
+from mergevq.storage.files import atomic
 
 
 def _leaves(parser, name=()):

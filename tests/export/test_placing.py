@@ -11,7 +11,7 @@ import pytest
 from mergevq.errors import CheckpointError, OutputError, UsageError
 from mergevq.export import read_manifest
 from mergevq.export.placing import EARLIER, folder_to_be, only_exporter, put_back
-from mergevq.leftovers import hidden
+from mergevq.storage.leftovers import hidden
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, evaluates, draws; in a folder that no other demo writes to."""
-    from mergevq.locks import only_writer
+    from mergevq.storage.locks import only_writer
 
     with only_writer(args.out, doing="makes the demo there"):
         return _make(args)

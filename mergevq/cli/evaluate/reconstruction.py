@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
 from mergevq.errors import DataError, UsageError
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 if TYPE_CHECKING:
     from mergevq.data.images.dataset import Failure

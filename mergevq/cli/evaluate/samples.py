@@ -18,10 +18,10 @@ from mergevq.cli.shared import common, sampling
 from mergevq.data.images.transforms import to_uint8
 from mergevq.data.listing.layout import FLAT
 from mergevq.errors import NonFiniteError
-from mergevq.files import sha256
 from mergevq.generation.sampling import Sampling
 from mergevq.generation.store import load_generator
 from mergevq.models.checkpoint_path import WEIGHTS, checkpoint_path
+from mergevq.storage.files import sha256
 
 if TYPE_CHECKING:
     from mergevq.backends import Device

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergevq.errors import OutputError, UsageError, shown
-from mergevq.files import expanded, is_regular
+from mergevq.storage.files import expanded, is_regular
 
 if TYPE_CHECKING:
     from mergevq.backends import Device

@@ -22,7 +22,7 @@ from mergevq.data.images.pixels import center_crop, decoded_side, middle_crop
 from mergevq.data.images.sources import ImageSource, open_source
 from mergevq.data.listing.names import is_archive
 from mergevq.errors import DataError
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mergevq.cli.shared import common
 from mergevq.cli.shared.parser import is_dotted
-from mergevq.documents import DocumentError, parse_yaml, read_yaml
 from mergevq.errors import ConfigError, UsageError, shown
+from mergevq.storage.documents import DocumentError, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from mergevq.backends import Device

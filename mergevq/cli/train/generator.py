@@ -91,10 +91,10 @@ def configuration(options: argparse.Namespace) -> GeneratorRun:
 def _model(changes: Mapping[str, Any]) -> GeneratorConfig:
     """The generator for these tokens; the paper's G+R and ImageNet stand in for what --print-config is not told."""
     from mergevq.data.tokens.meta import read_meta
-    from mergevq.files import expanded
     from mergevq.generator_config import generator_config
     from mergevq.models.store import load
     from mergevq.presets import preset
+    from mergevq.storage.files import expanded
 
     fitting: dict[str, Any] = {}
     if changes.get("data.path"):

@@ -27,7 +27,7 @@ from mergevq.data.listing.catalogue import Catalogue
 from mergevq.data.listing.names import is_archive, picture_extensions
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
 from mergevq.errors import DataError, UsageError
-from mergevq.files import expanded
+from mergevq.storage.files import expanded
 
 BUILTIN = "builtin:"
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mergevq.arrays import read_npz
 from mergevq.errors import DataError, UsageError
-from mergevq.files import write_atomically
+from mergevq.storage.arrays import read_npz
+from mergevq.storage.files import write_atomically
 from mergevq.tokens import TokenArrays, check_maker
 
 FORMAT = "mergevq-tokens 1"

@@ -27,10 +27,10 @@ import numpy as np
 
 from mergevq.config import from_dict, to_dict
 from mergevq.data.images.splits import Split
-from mergevq.documents import DocumentError, read_json
 from mergevq.errors import ConfigError, DataError, UsageError, shown
-from mergevq.files import sha256
 from mergevq.ranges import Length, Range, check_numbers
+from mergevq.storage.documents import DocumentError, read_json
+from mergevq.storage.files import sha256
 
 META = "meta.json"
 SUMMARY = "shard.json"

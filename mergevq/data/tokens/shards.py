@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mergevq.arrays import read_array
 from mergevq.data.images.sampler import Draw, StepSampler
 from mergevq.data.tokens.checksums import checksums
 from mergevq.data.tokens.meta import (
@@ -33,9 +32,10 @@ from mergevq.data.tokens.meta import (
 )
 from mergevq.data.watched import WatchedLoader
 from mergevq.errors import DataError, UsageError
-from mergevq.files import expanded
 from mergevq.models.store import check_fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.arrays import read_array
+from mergevq.storage.files import expanded
 from mergevq.tokens import TokenBatch
 
 logger = logging.getLogger(__name__)

@@ -30,9 +30,9 @@ from mergevq.data.tokens.meta import (
     shard_folder,
 )
 from mergevq.errors import CheckpointError, ConfigError, UsageError
-from mergevq.files import sha256, write_atomically, writing
-from mergevq.leftovers import PART, clear, hidden, remove
-from mergevq.locks import holder, only_writer
+from mergevq.storage.files import sha256, write_atomically, writing
+from mergevq.storage.leftovers import PART, clear, hidden, remove
+from mergevq.storage.locks import holder, only_writer
 
 
 def claim(folder: Path, meta: TokenMeta) -> None:

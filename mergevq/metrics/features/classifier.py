@@ -22,7 +22,6 @@ from torch import nn
 from mergevq.config import from_dict
 from mergevq.data.images.transforms import to_float
 from mergevq.errors import CheckpointError, ConfigError, MergeVQError
-from mergevq.files import expanded
 from mergevq.models.frozen import freeze
 from mergevq.models.store import (
     CONFIG,
@@ -33,6 +32,7 @@ from mergevq.models.store import (
     write_model,
 )
 from mergevq.ranges import Range, Share, check_numbers
+from mergevq.storage.files import expanded
 
 FORMAT = "mergevq-classifier"
 SMALLEST = 8

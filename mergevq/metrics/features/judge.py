@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mergevq.files import expanded
 from mergevq.metrics.features.classifier import load_classifier
 from mergevq.metrics.features.networks import load_inception
+from mergevq.storage.files import expanded
 
 
 @dataclass(frozen=True, slots=True)

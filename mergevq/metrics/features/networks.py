@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from mergevq.errors import CheckpointError, UsageError
-from mergevq.files import expanded, sha256
 from mergevq.metrics.features.classifier import load_classifier
 from mergevq.models.frozen import freeze
 from mergevq.models.pretrained import load_timm_model, read_weights
+from mergevq.storage.files import expanded, sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """The file of torch-fidelity's release 0.2.0: TensorFlow's InceptionV3 of 2015, converted."""

@@ -31,10 +31,10 @@ from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
 from mergevq.data.listing.layout import FLAT
 from mergevq.errors import DataError, NonFiniteError
-from mergevq.files import expanded
-from mergevq.locks import only_writer
 from mergevq.metrics.features.classifier import Classifier, ClassifierCard, Side, save_classifier
 from mergevq.ranges import Range, Seed, Workers, check_numbers
+from mergevq.storage.files import expanded
+from mergevq.storage.locks import only_writer
 from mergevq.training.engine.processes.termination import ended_at_once
 
 logger = logging.getLogger(__name__)

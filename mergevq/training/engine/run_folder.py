@@ -29,9 +29,9 @@ from torch import nn
 from mergevq.backends import Device
 from mergevq.config import to_dict
 from mergevq.errors import CheckpointError, ConfigError, OutputError
-from mergevq.leftovers import clear
-from mergevq.locks import only_writer
 from mergevq.models.store import read_checkpoint, write_atomically
+from mergevq.storage.leftovers import clear
+from mergevq.storage.locks import only_writer
 from mergevq.training.engine.checkpoint import LAST, steps_done
 from mergevq.training.engine.listings import check_same_data
 from mergevq.training.engine.processes.cluster import is_first_process

@@ -11,12 +11,12 @@ from mergevq.data.tokens.extraction import describe, extract
 from mergevq.data.tokens.meta import META
 from mergevq.data.tokens.splits import TokenRows
 from mergevq.errors import DataError, UsageError
-from mergevq.files import expanded, sha256
 from mergevq.generation.store import load_generator
 from mergevq.models.checkpoint_path import checkpoint_path
 from mergevq.models.generators.autoregressive import Generator
 from mergevq.models.store import WEIGHTS, load, save
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.files import expanded, sha256
 from mergevq.training.engine.config import PaceConfig
 from mergevq.training.engine.launch import prepare
 from mergevq.training.engine.monitor import CsvLog, Validation

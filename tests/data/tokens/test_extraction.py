@@ -21,8 +21,8 @@ from mergevq.data.tokens.shards import TokenShards
 from mergevq.data.tokens.views import ViewDataset
 from mergevq.data.tokens.writer import only_rank, write_shard
 from mergevq.errors import CheckpointError, ConfigError, DataError, OutputError, UsageError
-from mergevq.leftovers import hidden
 from mergevq.models.tokenizer.tokenizer import Tokenizer
+from mergevq.storage.leftovers import hidden
 
 TINY = {
     **{f"{part}.{key}": value for part in ("encoder", "decoder") for key, value in

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from mergevq.errors import UsageError
-from mergevq.leftovers import hidden
-from mergevq.locks import LOCK, only_writer
+from mergevq.storage.leftovers import hidden
+from mergevq.storage.locks import LOCK, only_writer
 from mergevq.training.classifier.run import ClassifierRun, train_classifier
 from mergevq.training.engine.checkpoint import LAST
 from mergevq.training.engine.run_folder import last_checkpoint, only_run

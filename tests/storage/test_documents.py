@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mergevq.config import to_dict
-from mergevq.documents import MOST_SETTINGS, DocumentError, parse_yaml, read_json, read_yaml
+from mergevq.storage.documents import MOST_SETTINGS, DocumentError, parse_yaml, read_json, read_yaml
 from mergevq.training.tokenizer.recipes import recipe
 
 NINES = "a0: &a0 [1]\n" + "".join(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mergevq import files
 from mergevq.errors import OutputError
-from mergevq.files import atomic, is_regular, write_atomically
+from mergevq.storage import files
+from mergevq.storage.files import atomic, is_regular, write_atomically
 
 
 def write(path: Path, text: str = "new") -> None:
@@ -130,7 +130,7 @@ def test_a_long_name_is_written(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mergevq.files import write_atomically
+from mergevq.storage.files import write_atomically
 
 def write(temporary):
     temporary.write_text("half")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mergevq import arrays
-from mergevq.arrays import read_array, read_npz
+from mergevq.storage import arrays
+from mergevq.storage.arrays import read_array, read_npz
 
 
 def member(array: np.ndarray) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mergevq import leftovers
-from mergevq.leftovers import abandoned, clear, hidden
+from mergevq.storage import leftovers
+from mergevq.storage.leftovers import abandoned, clear, hidden
 
 
 @pytest.fixture

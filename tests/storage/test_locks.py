@@ -10,9 +10,9 @@ import socket
 
 import pytest
 
-from mergevq import locks
 from mergevq.errors import OutputError, UsageError
-from mergevq.locks import LOCK, holder, only_writer
+from mergevq.storage import locks
+from mergevq.storage.locks import LOCK, holder, only_writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

@@ -22,8 +22,8 @@ from typing import BinaryIO, TypeVar
 
 from safetensors import SafetensorError
 
-from mergevq import leftovers
 from mergevq.errors import OutputError, UsageError, shown
+from mergevq.storage import leftovers
 
 _PATTERN = re.compile(r"\{[^{}]+\}")
 _LONGEST_NAME = 255
