@@ -109,12 +109,15 @@ def _write_export(home: Path, made: dict[str, Any], generator: Any) -> None:
     manifest = replace(manifest, files={path.name: entry(path) for path in sorted(home.iterdir())})
     values = to_json(manifest)
     (home / "manifest.json").write_text(json.dumps(values, indent=1))
-    verdict = {
-        "manifest": values["sha256"],
+    check = {
+        "graph": "decoder.onnx",
+        "name": "x",
         "passed": True,
-        "provider": "cpu",
-        "checks": [{"name": "x", "passed": True}],
+        "worst": "none",
+        "value": 0.0,
+        "limit": 1.0,
     }
+    verdict = {"manifest": values["sha256"], "passed": True, "provider": "cpu", "checks": [check]}
     (home / "verify.json").write_text(json.dumps(verdict))
 
 

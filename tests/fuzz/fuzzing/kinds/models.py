@@ -159,6 +159,10 @@ def _seal(name: str) -> Any:
 
 def _name(draw: random.Random, path: Path) -> str:
     """Another name of a checkpoint."""
+    if draw.random() < 0.25:
+        text = "/".join("".join(draw.choices("abcxyz-_.0", k=draw.randrange(1, 9))) for _ in range(2))
+        path.write_text(text)
+        return text
     text = draw.choice(
         (
             "runs/tokk", "user/name", "", ".", "/", "~", "~/runs/tok", "~nobody/tok", "a/b/c",
