@@ -223,7 +223,7 @@ def from_dict(kind: type[ConfigT], values: Mapping[str, Any], where: str = "") -
     """The configuration that `values` describes; missing keys take their defaults.
 
     Raises:
-        ConfigError: a key is unknown (the nearest valid one is named), or a value has the wrong type.
+        ConfigError: a key is unknown (the nearest valid one is named) or missing, or a value has the wrong type.
     """
     hints = typing.get_type_hints(kind)
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]  # always a dataclass
@@ -233,6 +233,10 @@ def from_dict(kind: type[ConfigT], values: Mapping[str, Any], where: str = "") -
         if key not in known:
             raise ConfigError(unknown_name("key", path, [f"{where}{name}" for name in known]))
         arguments[key] = _coerce(hints[key], value, path)
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]  # likewise
+        has_default = {item.default, item.default_factory} != {dataclasses.MISSING}
+        if item.name not in arguments and not has_default:
+            raise ConfigError(f"{where}{item.name} is missing")
     return kind(**arguments)
 
 

@@ -40,7 +40,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
         DocumentError: it cannot be read, is no JSON, too long, nested too deeply, or says a key twice.
     """
     try:
-        value = json.loads(_read(path, most), object_pairs_hook=_each_once)
+        value = json.loads(_read(path, most), object_pairs_hook=_each_once, parse_int=_integer)
     except RecursionError as error:
         raise DocumentError("it is nested too deeply") from error
     except ValueError as error:
@@ -102,12 +102,18 @@ def _check_depth(value: Any, left: int = _DEEPEST) -> None:
             _check_depth(part, left - 1)
 
 
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(text)} digits")
+    return int(text)
+
+
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DocumentError(f"{shown(twice)} is given twice")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise DocumentError(f"{shown(key)} is given twice")
+        values[key] = value
     return values
 
 

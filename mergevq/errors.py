@@ -11,6 +11,11 @@ import reprlib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: names out of files cannot move its cursor, colour it, or pretend to be another line."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 class MergeVQError(Exception):
     """A failure with a message that is meant to be read by a person."""
 

@@ -171,3 +171,14 @@ def test_a_refused_override_leaves_the_original():
     with pytest.raises(ConfigError):
         override(config, {"encoder.depth": 2, "merge.keep": 65})
     assert config == preset("tiny-32")
+
+
+def test_a_key_without_a_default_is_asked_for():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Record:
+        rows: int
+        name: str = ""
+
+    assert from_dict(Record, {"rows": 1}) == Record(rows=1)
+    with pytest.raises(ConfigError, match=r"^shard\.rows is missing$"):
+        from_dict(Record, {"name": "x"}, "shard.")

@@ -72,8 +72,9 @@ def read_sidecar(path: Path) -> Sidecar:
         UnusableExportError: it is another, cut off or changed.
     """
     try:
-        values: dict[str, Any] = read_json(path)
-        if [values.get(name) for name in ("format", "schema")] != [FORMAT, SCHEMA]:
+        values: Any = read_json(path)
+        stated_form = [values.get(name) for name in ("format", "schema")] if isinstance(values, dict) else []
+        if stated_form != [FORMAT, SCHEMA]:
             raise ValueError("another version of mergevq wrote it")
         _KNOWN(values, "")
         stated = [values.pop(name) for name in ("format", "schema", "key")]

@@ -166,7 +166,11 @@ def read_weights(folder: Path, described: dict[str, Any]) -> dict[str, torch.Ten
     if not weights.is_file():
         raise CheckpointError(f"{folder} has a {CONFIG} and no {WEIGHTS}")
     refuse_mistaken(weights)
-    if sha256(weights) not in (described.get("sha256"), described.get("replaces")):
+    try:
+        found = sha256(weights)
+    except OSError as error:
+        raise CheckpointError(f"{weights} cannot be read: {error.strerror or error}") from error
+    if found not in (described.get("sha256"), described.get("replaces")):
         raise CheckpointError(f"{weights} is truncated or is not the file that its {CONFIG} describes")
     return read_safetensors(weights)
 

@@ -56,9 +56,12 @@ def read_torch(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Why `torch.load` failed, as far as it says so to people: a KeyError, say, does not."""
+    """Why `torch.load` failed, as far as it says so to people: a KeyError, say, or a place in its source, does not."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     told = str(error).splitlines()[:1] if isinstance(error, (RuntimeError, OSError)) else []
-    return "it is damaged, or no file of torch.save" + "".join(f" ({line})" for line in told)
+    plain = [line for line in told if "enforce fail" not in line]
+    return "it is damaged, or no file of torch.save" + "".join(f" ({line})" for line in plain)
 
 
 def refuse_mistaken(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mergevq.data.lost_readers import found_no_room
-from mergevq.errors import MergeVQError
+from mergevq.errors import MergeVQError, printable
 
 _TOO_MANY_FILES = "Too many open files"
 
@@ -16,7 +16,7 @@ def sentence(error: BaseException) -> str:
         return no_room
     if "Original Traceback" in text:  # raised in a process that reads data: the error proper comes last
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     if _TOO_MANY_FILES in text:
         return _too_many_files(error, text)
     if isinstance(error, MergeVQError):
