@@ -7,6 +7,7 @@ import pickle
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,10 @@ def _leaves(folder: Path) -> object:
 
 
 def _slow(folder: Path) -> object:
-    return sum(range(30_000_000))
+    started = time.process_time()
+    while time.process_time() - started < 0.25:
+        pass
+    return None
 
 
 def _says(text: str) -> Callable[[Path], object]:
@@ -110,7 +114,7 @@ KINDS = {
     "leaves": _kind(_leaves),
     "slow": _kind(_slow),
     "accepts": _kind(lambda folder: float("nan"), lambda found: "a rate of NaN"),
-    "lines": _kind(_says("cannot read:\nline 2")),
+    "lines": _kind(_says("cannot read:\nline 2\n  ^")),
     "long": _kind(_says("x" * 500)),
     "silent": _kind(_says("")),
     "advises": _kind(_says("set weights_only=False to read it")),

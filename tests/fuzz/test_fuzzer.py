@@ -19,7 +19,7 @@ CAUSES = {
     "leaves": "left the process",
     "slow": "slow",
     "accepts": "accepted",
-    "lines": "a message of several lines or with control characters",
+    "lines": "a message of several lines",
     "long": "a message of more than 400 characters",
     "silent": "a message without words",
     "advises": "a message with advice to execute the file",

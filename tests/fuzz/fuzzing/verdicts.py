@@ -69,7 +69,10 @@ def _judge_error(outcome: dict[str, Any], folder: str) -> Finding | None:
         return Finding("memory", f"{outcome['chain'][0]}: {text}")
     if not outcome["ours"]:
         return Finding(f"raw {outcome['error']} at {outcome['place']}", text)
-    what = complaint(text)
+    # One line feed may be part of a name, which the commands print in another way.
+    what = (
+        "of several lines" if text.count("\n") > 1 else complaint(outcome["printed"].replace(folder, "DIR"))
+    )
     return None if what is None else Finding(f"a message {what} at {outcome['place']}", text[: 2 * LONGEST])
 
 
@@ -78,7 +81,7 @@ def complaint(text: str) -> str | None:
     if not text.strip():
         return "without words"
     if not text.isprintable():
-        return "of several lines or with control characters"
+        return "with control characters"
     if len(text) > LONGEST:
         return f"of more than {LONGEST} characters"
     return next((f"with {what}" for what, pattern in _FORBIDDEN.items() if pattern.search(text)), None)

@@ -241,6 +241,7 @@ def _outcome(worker: Worker, request: dict[str, Any], record: list[str]) -> dict
         "error": None if error is None else type(error).__name__,
         "ours": _is_ours(error),
         "message": "" if error is None else _text(error),
+        "printed": "" if error is None else _printed(error),
         "place": _place(error),
         "chain": _chain(error),
         "wrong": wrong,
@@ -251,14 +252,17 @@ def _outcome(worker: Worker, request: dict[str, Any], record: list[str]) -> dict
 
 
 class _Warnings(logging.Handler):
-    """What the package warns of meanwhile: users read that too."""
+    """What the package warns of meanwhile, as its commands print it: users read that too."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        from mergevq.cli.shared import logs
+
+        self.setFormatter(logs._Formatter())
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts += [record.getMessage()] if len(self.texts) < 20 else []
+        self.texts += [self.format(record)] if len(self.texts) < 20 else []
 
     def __enter__(self) -> None:
         logging.getLogger("mergevq").addHandler(self)
@@ -276,6 +280,13 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception as other:
         return f"(its message cannot be had: {other!r})"
+
+
+def _printed(error: BaseException) -> str:
+    """What a command prints of an error."""
+    from mergevq import cli
+
+    return _text(error) if not _is_ours(error) else str(cli.sentence(error))
 
 
 def _chain(error: BaseException | None) -> list[str]:

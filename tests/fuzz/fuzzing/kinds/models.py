@@ -166,7 +166,7 @@ def _name(draw: random.Random, path: Path) -> str:
     text = draw.choice(
         (
             "runs/tokk", "user/name", "", ".", "/", "~", "~/runs/tok", "~nobody/tok", "a/b/c",
-            "http://host/x", "runs/tok\0", "x" * 5000, "user/" + "x" * 300, "\udcff/x", "a\nb/c",
+            "http://host/x", "runs/tok\0", "x" * 5000, "user/" + "x" * 300, "\udcff/x", "a\rb/c",
             "\x1b[31m/x", "runs/", "/dev/zero", "/dev/null", "/dev/stdin", "..", "hf:/x", "C:\\x",
             "a b/c d", "-/-", "user/name@main", "%2e/%2e", "builtin:", "builtin:x", "file:///etc/passwd",
             "/proc/self/mem", "name",

@@ -46,7 +46,7 @@ def _pattern(draw: random.Random, path: Path) -> str:
             "*/" * 60 + "*.tar", "[", "[a-.tar", "s.tar\0", "", ".tar", "*.tar",
             "s-{" + "9" * 400 + ".." + "9" * 400 + "1}.tar", "s-{" + "9" * 5000 + "..1}.tar", "S.TAR",
             "s.tar.gz", "p{1}/s.tar", "{}.tar", "s-{²..³}.tar", "s-{1..x}.tar", "s" * 5000 + ".tar",
-            "~nobody/s.tar", "~/s.tar", "\x1b[31m.tar", "a\nb.tar", "builtin:", "builtin:x",
+            "~nobody/s.tar", "~/s.tar", "\x1b[31m.tar", "a\rb.tar", "builtin:", "builtin:x",
             "builtin:" + "x" * 5000, "/dev/zero", "/dev/stdin", ".", "..", "s.tar/x.png", "{s.tar,s.tar}",
             "?.tar", "\udcff.tar", "s{1..2..3}.tar", "s{,}.tar", "{s,}.tar", "{*,?}.tar", "s{-1..1}.tar",
         )

@@ -13,7 +13,7 @@ from fuzzing.mutators import raw
 Entries = list[tuple[tarfile.TarInfo, bytes]]
 
 _NAMES = (
-    *("../out.png", "/abs.png", "", ".", "a/../../b.png", "n\nl.png", "\x1b[31m.png", "x" * 90 + ".png"),
+    *("../out.png", "/abs.png", "", ".", "a/../../b.png", "n\rl.png", "\x1b[31m.png", "x" * 90 + ".png"),
     *(
         "y" * 3000 + ".png",
         "é.png",

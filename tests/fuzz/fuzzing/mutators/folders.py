@@ -11,7 +11,7 @@ from pathlib import Path
 _NAMES = (
     *(
         b"\xff\xfe.jpg",
-        b"n\nl.png",
+        b"n\rl.png",
         b"\x1b[31m.jpg",
         b"x" * 250 + b".png",
         b"a.b.c.png",
@@ -43,7 +43,7 @@ _FOLDERS = (
         b"0",
         b" ",
     ),
-    *(b"x.png", b"n\nl", b"shards.tar", b"[a]", b"{1..9}"),
+    *(b"x.png", b"n\rl", b"shards.tar", b"[a]", b"{1..9}"),
 )
 
 
