@@ -33,7 +33,7 @@ def read_weights(path: Path | str) -> dict[str, torch.Tensor]:
         raise UsageError(f"there is no weights file {path}; pass the path of a .safetensors or .pth file")
     weights = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     if not isinstance(weights, dict) or not all(
-        isinstance(value, torch.Tensor) for value in weights.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
         raise CheckpointError(f"{path} does not hold a flat dict of tensors; save the bare state dict")
     return weights

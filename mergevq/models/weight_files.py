@@ -60,7 +60,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     told = str(error).splitlines()[:1] if isinstance(error, (RuntimeError, OSError)) else []
-    plain = [line for line in told if "enforce fail" not in line]
+    plain = [line.partition(". ")[0] for line in told if "enforce fail" not in line]
     return "it is damaged, or no file of torch.save" + "".join(f" ({line})" for line in plain)
 
 

@@ -26,7 +26,7 @@ from mergevq.data.images.tar import (
 from mergevq.data.listing.catalogue import Catalogue
 from mergevq.data.listing.names import is_archive, picture_extensions
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
-from mergevq.errors import DataError, UsageError
+from mergevq.errors import DataError, UsageError, shortened
 from mergevq.files import expanded
 
 BUILTIN = "builtin:"
@@ -70,17 +70,19 @@ def open_source(path: str, split: Split, holdout: float = 0.05) -> ImageSource:
         say_overview(path, builtin_census(path[len(BUILTIN) :], split), source.classes)
         return source
     root = expanded(path)
-    if root.is_dir():
+    if os.path.isdir(root):
         return _open_folder(root, split, holdout)
     if is_archive(path):
-        shards = find_shards(str(root)) if root.exists() or set(path) & set("{*?[") else []
+        shards = find_shards(str(root)) if os.path.exists(root) or set(path) & set("{*?[") else []
         if shards:
             common = os.path.commonpath([shard.parent for shard in shards])
             return _open_shards(path, shards, Path(common), split, holdout)
-    if not root.exists():
-        raise UsageError(f"{path} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos")
-    kind = "a single file" if root.is_file() else "a FIFO, a socket or a device"
-    raise UsageError(f"{path} is {kind}; give a folder of pictures or a .tar file")
+    if not os.path.exists(root):
+        raise UsageError(
+            f"{shortened(path)} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos"
+        )
+    kind = "a single file" if os.path.isfile(root) else "a FIFO, a socket or a device"
+    raise UsageError(f"{shortened(path)} is {kind}; give a folder of pictures or a .tar file")
 
 
 def _open_folder(root: Path, split: Split, holdout: float) -> ImageSource:

@@ -27,7 +27,7 @@ import numpy as np
 from mergevq.config import from_dict, to_dict
 from mergevq.data.images.splits import Split
 from mergevq.documents import DocumentError, read_json
-from mergevq.errors import ConfigError, DataError, UsageError
+from mergevq.errors import ConfigError, DataError, UsageError, shown
 from mergevq.files import sha256
 
 META = "meta.json"
@@ -184,7 +184,7 @@ def read_meta(folder: Path) -> TokenMeta:
         raise DataError(f"{path} does not describe tokens of mergevq")
     version = described.pop("version", None)
     if version != VERSION:
-        raise DataError(f"{path} has version {version} and this mergevq reads version {VERSION}")
+        raise DataError(f"{path} has version {shown(version)} and this mergevq reads version {VERSION}")
     return _record(TokenMeta, described, path)
 
 
