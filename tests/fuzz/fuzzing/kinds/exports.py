@@ -12,7 +12,7 @@ from fuzzing.case import Kind, Target
 from fuzzing.kinds.models import senseless, tiny_generator, tiny_tokenizer
 from fuzzing.kinds.settings import printed
 from fuzzing.mutators.arrays import SAFETENSORS, ZIP
-from fuzzing.mutators.places import PLACES
+from fuzzing.mutators.places import NAMED, PLACES
 from fuzzing.mutators.raw import BYTES
 from fuzzing.mutators.trees import JSON
 
@@ -338,7 +338,7 @@ KINDS = {
     ),
     "timings": Kind(
         make=_make_timings,
-        targets=(Target("after.json", JSON, 8), Target("after.json", PLACES)),
+        targets=(Target("after.json", JSON, 8), Target("after.json", NAMED)),
         read=_read_timings,
         default=12,
         share=0.5,
