@@ -39,7 +39,7 @@ def checkpoint_path(where: str | Path) -> Path:
     path = expanded(where)
     if os.path.isfile(path) and path.suffix in (".json", ".safetensors", ".yaml"):
         raise CheckpointError(f"{where} is one file of a model; give its folder, {path.parent}")
-    if os.path.exists(path):
+    if os.path.isdir(path) or os.path.isfile(path):
         return path
     raise CheckpointError(f"there is no checkpoint at {shortened(where)}{_nearest(path)}{_hub_hint(text)}")
 
