@@ -95,6 +95,7 @@ def _kind(read: Callable[[Path], object], check: Callable[[object], str | None] 
         read=read,
         check=check,
         seconds=0.2,
+        imports=(),
         default=2,
     )
 

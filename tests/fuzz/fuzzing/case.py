@@ -49,6 +49,8 @@ class Kind:
     """Cases in the default tests."""
     share: float = 1.0
     """Of the cases of a long run: less for kinds that are slow to read."""
+    imports: Sequence[str] = ("mergevq.data.images.loader", "mergevq.loading")
+    """What is imported before anything is limited."""
     depends: Mapping[str, str] = field(default_factory=dict)
     """Modules without which the kind is left out, and what they are for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import importlib.util
 import shutil
 import stat
@@ -48,6 +49,8 @@ class Examiner:
             folder = home / "valid" / name
             folder.mkdir(parents=True)
             kind.make(folder)
+            for module in kind.imports:
+                importlib.import_module(module)
         readers = {name: kind.read for name, kind in self.kinds.items()}
         self._worker = Worker(readers, {name: kind.check for name, kind in self.kinds.items()})
 
