@@ -60,7 +60,7 @@ def _nearest(path: Path) -> str:
 def _hub_hint(text: str) -> str:
     if not _LIKE_A_REPOSITORY.fullmatch(text):
         return ""
-    return f"; a model on the Hugging Face hub is hf://{text}"
+    return f"; a model on the Hugging Face hub is hf://{shortened(text)}"
 
 
 def _downloaded(text: str) -> Path:

@@ -30,7 +30,7 @@ from mergevq.data.listing.layout import split_word, split_words
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
 from mergevq.errors import DataError, UsageError, shortened
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 
 
 class Shard(NamedTuple):
@@ -205,17 +205,20 @@ def _with_split(shard: Path, split: str | None, name: str) -> str:
     return f"{split}/{name}"
 
 
-def _expand_braces(pattern: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b, zero-padded as written; `{x,y}` -> x, y."""
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """`a{0..2}b` -> a0b, a1b, a2b, zero-padded as written; `{x,y}` -> x, y. One by one, as the first may be missing."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
-        return [pattern]
+        yield pattern
+        return
     span = _RANGE.fullmatch(match[1])
     if span:
         if int(span[1]) > int(span[2]):
             raise UsageError(f"{{{match[1]}}} counts down; write {{{span[2]}..{span[1]}}}")
-        options = [str(n).zfill(len(span[1])) for n in range(int(span[1]), int(span[2]) + 1)]
+        numbers = range(int(span[1]), int(span[2]) + 1)
+        options: Iterator[str] = (str(n).zfill(len(span[1])) for n in numbers)
     else:
-        options = match[1].split(",")
+        options = iter(match[1].split(","))
     head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [name for option in options for name in _expand_braces(f"{head}{option}{tail}")]
+    for option in options:
+        yield from _expand_braces(f"{head}{option}{tail}")
