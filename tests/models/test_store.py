@@ -238,7 +238,7 @@ def test_a_description_of_a_larger_model_is_refused_before_it_is_built(
 )
 def test_a_description_that_no_reader_takes_is_one_clear_error(saved, text):
     (saved / "config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: it is n"):
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: it (is n|holds a number)"):
         mergevq.load(saved)
 
 
