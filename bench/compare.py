@@ -97,7 +97,7 @@ def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> C
 
 def _by_name(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Cases by file and test: where the files lay does not matter."""
-    return {case["fullname"].rpartition("/")[2]: case for case in results["benchmarks"]}
+    return {case.get("fullname", "").rpartition("/")[2]: case for case in results["benchmarks"]}
 
 
 def _check_machines(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mergevq.bench.timings import are_timings
 from mergevq.errors import MergeVQError, UsageError
 from mergevq.storage.documents import DocumentError, read_json
 from mergevq.storage.files import write_atomically
@@ -68,6 +69,10 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error}; give what --benchmark-json wrote") from error
     if not isinstance(values, dict) or not {"benchmarks", "machine_info"} <= values.keys():
         raise UsageError(f"{path} holds no timings of pytest-benchmark; give what --benchmark-json wrote")
+    if not are_timings(values):
+        raise UsageError(
+            f"{path} holds values that no timing has; give what --benchmark-json wrote, as it was"
+        )
     return values
 
 

@@ -223,7 +223,7 @@ def from_dict(kind: type[ConfigT], values: Mapping[str, Any], where: str = "") -
     """The configuration that `values` describes; missing keys take their defaults.
 
     Raises:
-        ConfigError: a key is unknown (the nearest valid one is named), or a value has the wrong type.
+        ConfigError: a key is unknown (the nearest valid one is named) or missing, or a value has the wrong type.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"a group of keys is wanted, not {shown(values)}")

@@ -11,6 +11,11 @@ import reprlib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: names out of files cannot move its cursor, colour it, or pretend to be another line."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 class MergeVQError(Exception):
     """A failure with a message that is meant to be read by a person."""
 
@@ -80,7 +85,7 @@ class OutputError(MergeVQError, OSError):
     """The output cannot be written; whatever was there before is still whole."""
 
 
-_LONGEST_NAME = 200
+_LONGEST_NAME = 160
 
 
 class _Shown(reprlib.Repr):
@@ -99,6 +104,12 @@ shown = _Shown().repr
 """A value as a message quotes it, however long or deep it is."""
 
 
+def shortened(name: object) -> str:
+    """A name or a path as a message says it: the first part of one that no message has room for."""
+    text = str(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for a mistyped name: the nearest known one, then all of them.
 
@@ -107,7 +118,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         name: what the user wrote.
         known: every valid name, in the order in which they are to be listed.
     """
-    names, name = list(known), name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    names, name = list(known), shortened(name)
     by_lower = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.4)
     hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"

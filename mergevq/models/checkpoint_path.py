@@ -7,10 +7,11 @@ exists.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
-from mergevq.errors import CheckpointError
+from mergevq.errors import CheckpointError, shortened
 from mergevq.storage.files import expanded
 
 CONFIG = "config.json"
@@ -36,16 +37,16 @@ def checkpoint_path(where: str | Path) -> Path:
     if text.startswith("hf:"):
         return _downloaded(text)
     path = expanded(where)
-    if path.is_file() and path.suffix in (".json", ".safetensors", ".yaml"):
+    if os.path.isfile(path) and path.suffix in (".json", ".safetensors", ".yaml"):
         raise CheckpointError(f"{where} is one file of a model; give its folder, {path.parent}")
-    if path.is_dir() or path.is_file():
+    if os.path.isdir(path) or os.path.isfile(path):
         return path
-    raise CheckpointError(f"there is no checkpoint at {where}{_nearest(path)}{_hub_hint(text)}")
+    raise CheckpointError(f"there is no checkpoint at {shortened(where)}{_nearest(path)}{_hub_hint(text)}")
 
 
 def _nearest(path: Path) -> str:
     """What stands where the path goes wrong and is called most like it."""
-    missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
+    missing = next(part for part in (path, *path.parents) if os.path.isdir(part.parent))
     try:
         beside = [
             entry.name for entry in missing.parent.iterdir() if entry.is_dir() or entry.suffix == ".ckpt"
@@ -59,7 +60,7 @@ def _nearest(path: Path) -> str:
 def _hub_hint(text: str) -> str:
     if not _LIKE_A_REPOSITORY.fullmatch(text):
         return ""
-    return f"; a model on the Hugging Face hub is hf://{text}"
+    return f"; a model on the Hugging Face hub is hf://{shortened(text)}"
 
 
 def _downloaded(text: str) -> Path:

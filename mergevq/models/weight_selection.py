@@ -126,6 +126,7 @@ def _fill_attention(attention: SelfAttention, state: Mapping[str, torch.Tensor],
     qkv, out = attention.qkv, attention.out
     width = out.out_features
     split = (attention.heads, width // attention.heads)
+    _check_shapes(state)
     weight = _get(state, "attn.qkv.weight")
     if weight.shape[1] % head_width:
         raise UsageError(
@@ -142,6 +143,18 @@ def _fill_attention(attention: SelfAttention, state: Mapping[str, torch.Tensor],
     _fill(out.bias, _get(state, "attn.proj.bias"))
     bias = _get(state, "attn.qkv.bias").unflatten(0, (3, -1, head_width))  # (3, M, E)
     qkv.bias.copy_(select(bias, (3, *split)).flatten())  # (3 D,)
+
+
+def _check_shapes(state: Mapping[str, torch.Tensor]) -> None:
+    """Makes sure that the attention of a source is one before it is taken apart."""
+    width = _get(state, "attn.proj.bias").numel()
+    wanted = {"qkv.weight": (3 * width, width), "qkv.bias": (3 * width,), "proj.weight": (width, width)}
+    for name, shape in wanted.items():
+        found = tuple(_get(state, f"attn.{name}").shape)
+        if found != shape:
+            raise CheckpointError(
+                f"attn.{name} of the source's blocks is {found}, not {shape}; pass a timm ViT"
+            )
 
 
 def _fill_rest(block: ToMeBlock, state: Mapping[str, torch.Tensor]) -> None:

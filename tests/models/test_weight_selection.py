@@ -150,3 +150,33 @@ def test_files_without_blocks_are_refused(tmp_path):
         load_timm_blocks(tmp_path / "cnn.pth")
     with pytest.raises(UsageError, match="there is no weights file"):
         load_timm_blocks("absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("attn.qkv.weight", torch.ones(7, 64)),
+        ("attn.qkv.weight", torch.ones(192)),
+        ("attn.qkv.weight", torch.ones(1).expand(10**12)),
+        ("attn.qkv.bias", torch.ones(7)),
+        ("attn.proj.weight", torch.ones(64, 7)),
+    ],
+)
+def test_attention_of_another_shape_is_named(name, tensor):
+    width = 64
+    shapes = {
+        "attn.qkv.weight": (3 * width, width),
+        "attn.qkv.bias": (3 * width,),
+        "attn.proj.weight": (width, width),
+    }
+    state = {f"blocks.0.{key}": torch.zeros(shape) for key, shape in shapes.items()}
+    state |= {"blocks.0.attn.proj.bias": torch.zeros(width), f"blocks.0.{name}": tensor}
+    block = ToMeBlock(32, 1, 4.0, 1e-5)
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        initialise_blocks([block], state)
+
+
+@pytest.mark.parametrize("name", ["blocks.x.norm1.weight", "blocks.", "blocks.-1.norm1.weight"])
+def test_blocks_without_a_number_are_named(name):
+    with pytest.raises(CheckpointError, match="numbered"):
+        initialise_blocks([], {name: torch.ones(1)})

@@ -150,3 +150,17 @@ def test_mutated_files_are_read_or_refused(tmp_path, seed):
         (tmp_path / "file").write_text(mutated(write(values), rng))
         with contextlib.suppress(DocumentError):
             read(tmp_path / "file")
+
+
+def test_a_number_of_many_digits_is_one_sentence(tmp_path):
+    path = tmp_path / "values.json"
+    path.write_text(f'{{"seed": {"9" * 5000}}}')
+    with pytest.raises(DocumentError, match="it holds a number of 5000 digits"):
+        read_json(path)
+
+
+def test_a_key_given_twice_among_many_is_found_at_once(tmp_path):
+    path = tmp_path / "values.json"
+    path.write_text("{" + "".join(f'"{number}": 1, ' for number in range(100_000)) + '"99999": 2}')
+    with pytest.raises(DocumentError, match="'99999' is given twice"):
+        read_json(path)

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mergevq.errors import printable
+
 _CHATTY = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 """Loggers that tell of accelerators that were not asked for."""
 
@@ -75,7 +77,7 @@ class _Formatter(logging.Formatter):
     """The message alone; warnings say that they are ones."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = printable(super().format(record))
         if record.levelno < logging.WARNING:
             return text
         return f"mergevq: {record.levelname.lower()}: {text}"

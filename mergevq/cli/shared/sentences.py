@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from mergevq.data.lost_readers import found_no_room
-from mergevq.errors import MergeVQError
+from mergevq.errors import MergeVQError, printable
 
 if sys.platform != "win32":
     import resource  # now: it is a file, too, of which there may be no more later
@@ -21,7 +21,7 @@ def sentence(error: BaseException) -> str:
         return no_room
     if "Original Traceback" in text:  # raised in a process that reads data: the error proper comes last
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     if _TOO_MANY_FILES in text:
         return _too_many_files(error, text)
     if isinstance(error, MergeVQError):

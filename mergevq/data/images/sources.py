@@ -26,7 +26,7 @@ from mergevq.data.images.tar import (
 from mergevq.data.listing.catalogue import Catalogue
 from mergevq.data.listing.names import is_archive, picture_extensions
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
-from mergevq.errors import DataError, UsageError
+from mergevq.errors import DataError, UsageError, shortened
 from mergevq.storage.files import expanded
 
 BUILTIN = "builtin:"
@@ -78,9 +78,11 @@ def open_source(path: str, split: Split, holdout: float = 0.05) -> ImageSource:
             common = os.path.commonpath([shard.parent for shard in shards])
             return _open_shards(path, shards, Path(common), split, holdout)
     if not os.path.exists(root):
-        raise UsageError(f"{path} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos")
+        raise UsageError(
+            f"{shortened(path)} does not exist; give a folder of pictures, a .tar file or {BUILTIN}photos"
+        )
     kind = "a single file" if os.path.isfile(root) else "a FIFO, a socket or a device"
-    raise UsageError(f"{path} is {kind}; give a folder of pictures or a .tar file")
+    raise UsageError(f"{shortened(path)} is {kind}; give a folder of pictures or a .tar file")
 
 
 def _open_folder(root: Path, split: Split, holdout: float) -> ImageSource:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ from mergevq.data.listing.catalogue import catalogue
 from mergevq.data.listing.labels import Labels, Reader, unlabelled
 from mergevq.data.listing.layout import TRAIN, split_word, split_words
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
-from mergevq.errors import DataError, UsageError
+from mergevq.errors import DataError, UsageError, shortened
 
 
 class Shard(NamedTuple):
@@ -104,7 +105,7 @@ def find_shards(pattern: str) -> list[Path]:
     for name in expand_braces(pattern):
         found = [name] if os.path.exists(name) else sorted(glob.glob(name))
         if not found:
-            raise UsageError(f"there is no shard {name}, which {pattern} names")
+            raise UsageError(f"there is no shard {shortened(name)}, which {shortened(pattern)} names")
         shards.extend(Path(path) for path in found)
     return shards
 
@@ -176,7 +177,9 @@ def _reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # tarfile raises nearly every type there is on damaged headers
-        raise DataError(f"cannot read the shard {path}: {error}; copy or download it again") from error
+        # tarfile's own errors and the system's are for people, and Python's, such as a ValueError, are not.
+        told = error if isinstance(error, (tarfile.TarError, OSError)) else "it is damaged"
+        raise DataError(f"cannot read the shard {path}: {told}; copy or download it again") from error
 
 
 def _splits_of(shards: Sequence[Path], root: Path) -> list[str | None]:
