@@ -17,12 +17,12 @@ if not __name__.startswith("mergevq."):
     raise ImportError("import mergevq.export, not export: two names would mean two sets of classes")
 
 if TYPE_CHECKING:
+    from mergevq.export.checking.report import VerifyReport
+    from mergevq.export.checking.verification import verify
     from mergevq.export.engines.folder import EngineReport, build_engines
     from mergevq.export.engines.ranges import Ranges
     from mergevq.export.exporter import ExportReport, export_onnx
     from mergevq.export.manifest import Manifest, read_manifest
-    from mergevq.export.report import VerifyReport
-    from mergevq.export.verification import verify
 
 __all__ = [
     "EngineReport",
@@ -42,10 +42,10 @@ _HOMES = {
     "build_engines": "mergevq.export.engines.folder",
     "ExportReport": "mergevq.export.exporter",
     "Manifest": "mergevq.export.manifest",
-    "VerifyReport": "mergevq.export.report",
+    "VerifyReport": "mergevq.export.checking.report",
     "export_onnx": "mergevq.export.exporter",
     "read_manifest": "mergevq.export.manifest",
-    "verify": "mergevq.export.verification",
+    "verify": "mergevq.export.checking.verification",
 }
 
 

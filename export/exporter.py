@@ -16,16 +16,16 @@ from typing import get_args
 import mergevq
 from mergevq.backends import reference_only
 from mergevq.errors import OutputError, UsageError, unknown_name
+from mergevq.export.checking.report import VerifyReport
+from mergevq.export.checking.verification import check_packages, evaluating, loaded, tokenizer_of, verify
 from mergevq.export.generator.graphs import generator_plans
 from mergevq.export.generator.layout_file import write_layouts
 from mergevq.export.manifest import MANIFEST, Axes, Manifest, Precision, entry, exported_names, to_json
 from mergevq.export.placing import folder_to_be, only_exporter
-from mergevq.export.report import VerifyReport
 from mergevq.export.rewrites.int8 import QUANTISED
 from mergevq.export.rewrites.shared_weights import SharedWeights
 from mergevq.export.tokenizer.graphs import decoder_plans, encoder_plans
 from mergevq.export.tracing import OPSET, Plan, traced
-from mergevq.export.verification import check_packages, evaluating, loaded, tokenizer_of, verify
 from mergevq.export.writing import write_graph
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint

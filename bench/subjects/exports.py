@@ -20,11 +20,11 @@ import mergevq
 from mergevq.bench.subjects.verified import check_verified
 from mergevq.config import to_dict
 from mergevq.errors import UnusableExportError, UsageError
+from mergevq.export.checking.verification import tokenizer_of, verify
 from mergevq.export.engines.folder import build_engines
 from mergevq.export.exporter import export_onnx
 from mergevq.export.manifest import Precision, files_of, read_manifest
 from mergevq.export.runtime.engine_graphs import EngineGraphs
-from mergevq.export.verification import tokenizer_of, verify
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.models.store import fingerprint
 from mergevq.models.tokenizer.tokenizer import Tokenizer

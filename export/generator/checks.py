@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mergevq.export.limits import LIMITS
+from mergevq.export.checking.limits import LIMITS
+from mergevq.export.checking.measures import relative_difference
+from mergevq.export.checking.report import Check, at_least, at_most
+from mergevq.export.checking.samples import BATCHES
+from mergevq.export.checking.sessions import Sessions
 from mergevq.export.manifest import Manifest
-from mergevq.export.measures import relative_difference
-from mergevq.export.report import Check, at_least, at_most
-from mergevq.export.samples import BATCHES
-from mergevq.export.sessions import Sessions
 from mergevq.models.generators.autoregressive import Generator, Sequence
 from mergevq.models.generators.layouts import first_occurrences
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from mergevq.export.limits import LIMITS, Limits
+from mergevq.export.checking.limits import LIMITS, Limits
+from mergevq.export.checking.measures import relative_difference
+from mergevq.export.checking.report import Check, at_most
+from mergevq.export.checking.samples import BATCHES, random_tokens
+from mergevq.export.checking.sessions import Sessions
 from mergevq.export.manifest import Manifest
-from mergevq.export.measures import relative_difference
-from mergevq.export.report import Check, at_most
-from mergevq.export.samples import BATCHES, random_tokens
-from mergevq.export.sessions import Sessions
 from mergevq.export.tokenizer.source_map import most_likely_source
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import Tokens

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mergevq.export.limits import LIMITS, Limits
+from mergevq.export.checking.limits import LIMITS, Limits
+from mergevq.export.checking.measures import psnr, shared_pairs
+from mergevq.export.checking.report import Check, at_most, mean_at_least
+from mergevq.export.checking.samples import Pictures, picture_batches
+from mergevq.export.checking.sessions import Sessions
 from mergevq.export.manifest import GraphSpec, Manifest
-from mergevq.export.measures import psnr, shared_pairs
-from mergevq.export.report import Check, at_most, mean_at_least
-from mergevq.export.samples import Pictures, picture_batches
-from mergevq.export.sessions import Sessions
 from mergevq.models.tokenizer.merge import fewest, merge_schedule
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.tokens import Tokens

@@ -15,13 +15,14 @@ from onnx import numpy_helper
 
 import mergevq
 from mergevq.errors import CheckpointError, ExportError, OutputError, UsageError
-from mergevq.export import export_onnx, exporter, read_manifest, verification, verify, writing
-from mergevq.export.limits import LIMITS
+from mergevq.export import export_onnx, exporter, read_manifest, verify, writing
+from mergevq.export.checking import verification
+from mergevq.export.checking.limits import LIMITS
+from mergevq.export.checking.report import VerifyReport
+from mergevq.export.checking.samples import random_tokens
+from mergevq.export.checking.sessions import OnnxSessions
 from mergevq.export.manifest import MANIFEST, VERIFICATION, check_files, entry, to_json
 from mergevq.export.placing import folder_to_be
-from mergevq.export.report import VerifyReport
-from mergevq.export.samples import random_tokens
-from mergevq.export.sessions import OnnxSessions
 from mergevq.export.tokenizer import decoder_checks, encoder_checks
 from mergevq.export.tokenizer.source_map import most_likely_source
 from mergevq.tokens import Tokens

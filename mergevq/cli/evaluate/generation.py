@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mergevq.backends import Device
     from mergevq.cli.evaluate.picture_batches import PictureBatches
     from mergevq.cli.evaluate.samples import Samples
-    from mergevq.data.images.splits import Split
+    from mergevq.data.listing.splits import Split
     from mergevq.metrics.features.judge import JudgingNetwork
     from mergevq.metrics.features.statistics import FeatureSet
 

@@ -15,7 +15,7 @@ from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sampler import EvalSampler
 from mergevq.data.images.sources import ImageSource
-from mergevq.data.images.splits import Split
+from mergevq.data.listing.splits import Split
 from mergevq.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -90,7 +90,7 @@ def _as_json(report: ExportReport) -> str:
 
 
 def _as_text(report: ExportReport) -> str:
-    from mergevq.export.report import as_table
+    from mergevq.export.checking.report import as_table
 
     size = sum(entry.bytes for entry in report.manifest.files.values()) / 2**20
     measured = [check for check in report.verification.checks if check.value is not None]

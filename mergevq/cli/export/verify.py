@@ -42,7 +42,7 @@ def register(kinds: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Verifies; prints every check."""
     from mergevq.export import verify
-    from mergevq.export.report import as_table
+    from mergevq.export.checking.report import as_table
 
     if options.engines is not None and options.runtime != "tensorrt":
         raise UsageError("--engines is for TensorRT; add --runtime tensorrt")

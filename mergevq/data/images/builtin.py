@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.decode import load_image
-from mergevq.data.images.splits import Census, Split
+from mergevq.data.listing.splits import Census, Split
 from mergevq.errors import DataError, UsageError, unknown_name
 
 # Left, top, side in pixels of the square kept for validation: the part by which one knows the picture.

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.formats.opening import open_picture
-from mergevq.data.images.splits import Selection
 from mergevq.data.listing.catalogue import Catalogue, catalogue
 from mergevq.data.listing.labels import Reader
 from mergevq.data.listing.names import is_hidden
 from mergevq.data.listing.passed_over import CIRCLE, HIDDEN, LINK, SPECIAL, PassedOver
+from mergevq.data.listing.splits import Selection
 from mergevq.errors import DataError
 
 

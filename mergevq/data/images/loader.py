@@ -15,7 +15,7 @@ from mergevq.data.images.dataset import ImageDataset, Sample, collate
 from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits, MaxAspect, MaxPixels
 from mergevq.data.images.sampler import Draw, EvalSampler, StepSampler
 from mergevq.data.images.sources import open_source
-from mergevq.data.images.splits import Split
+from mergevq.data.listing.splits import Split
 from mergevq.data.watched import WatchedLoader
 from mergevq.ranges import Range, Workers, check_numbers
 

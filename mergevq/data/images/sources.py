@@ -13,8 +13,6 @@ from PIL import Image
 
 from mergevq.data.images.builtin import builtin_census, open_builtin
 from mergevq.data.images.folder import FolderSource, list_folder
-from mergevq.data.images.overview import say_overview
-from mergevq.data.images.splits import Selection, Split, select
 from mergevq.data.images.tar import (
     TarSource,
     all_annotations,
@@ -25,7 +23,9 @@ from mergevq.data.images.tar import (
 )
 from mergevq.data.listing.catalogue import Catalogue
 from mergevq.data.listing.names import is_archive, picture_extensions
+from mergevq.data.listing.overview import say_overview
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
+from mergevq.data.listing.splits import Selection, Split, select
 from mergevq.errors import DataError, UsageError, shortened
 from mergevq.storage.files import expanded
 

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from mergevq.data.images.formats.opening import open_picture
-from mergevq.data.images.patterns import expand_braces
-from mergevq.data.images.splits import Annotations, Selection
 from mergevq.data.listing.archive import Place, check_readable, index_archive
 from mergevq.data.listing.catalogue import catalogue
 from mergevq.data.listing.labels import Labels, Reader, unlabelled
 from mergevq.data.listing.layout import TRAIN, split_word, split_words
 from mergevq.data.listing.passed_over import ARCHIVE, PassedOver
+from mergevq.data.listing.patterns import expand_braces
+from mergevq.data.listing.splits import Annotations, Selection
 from mergevq.errors import DataError, UsageError, shortened
 
 

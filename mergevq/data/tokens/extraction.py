@@ -19,8 +19,8 @@ from mergevq.data.images.dataset import Failure
 from mergevq.data.images.failures import FailureLog
 from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.sources import ImageSource
-from mergevq.data.images.splits import Split, content_digest
 from mergevq.data.images.transforms import to_float
+from mergevq.data.listing.splits import Split, content_digest
 from mergevq.data.tokens.meta import TokenMeta, Unreadable, missing_shards, read_summary
 from mergevq.data.tokens.views import CHUNK, Views, view_loader
 from mergevq.data.tokens.writer import claim, only_rank, remove_leftovers, write_shard

@@ -26,7 +26,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 
 from mergevq.config import from_dict, to_dict
-from mergevq.data.images.splits import Split
+from mergevq.data.listing.splits import Split
 from mergevq.errors import ConfigError, DataError, UsageError, shown
 from mergevq.ranges import Length, Range, check_numbers
 from mergevq.storage.documents import DocumentError, read_json

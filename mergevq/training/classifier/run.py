@@ -27,9 +27,9 @@ from mergevq.data.images.failures import FailureLog
 from mergevq.data.images.formats.limits import DEFAULT_LIMITS, Limits
 from mergevq.data.images.loader import DataConfig, eval_loader
 from mergevq.data.images.sources import open_source
-from mergevq.data.images.splits import Split
 from mergevq.data.images.transforms import to_float
 from mergevq.data.listing.layout import FLAT
+from mergevq.data.listing.splits import Split
 from mergevq.errors import DataError, NonFiniteError
 from mergevq.metrics.features.classifier import Classifier, ClassifierCard, Side, save_classifier
 from mergevq.ranges import Range, Seed, Workers, check_numbers

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mergevq.data.images.sources import ImageSource
-from mergevq.data.images.splits import listing_digest
+from mergevq.data.listing.splits import listing_digest
 from mergevq.data.tokens.splits import TokenRows
 from mergevq.errors import ConfigError
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
-from mergevq.data.images.overview import say_overview
-from mergevq.data.images.splits import Census
+from mergevq.data.listing.overview import say_overview
 from mergevq.data.listing.passed_over import UNREADABLE, PassedOver
+from mergevq.data.listing.splits import Census
 from mergevq.data.tokens.shards import TokenShards, token_loader
 from mergevq.data.tokens.splits import TokenRows, all_rows, hold_out
 from mergevq.errors import UsageError

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer, seed_everything
 from mergevq.backends import Device
 from mergevq.data.images.loader import eval_loader, train_loader
 from mergevq.data.images.sources import open_source
-from mergevq.data.images.splits import Split
+from mergevq.data.listing.splits import Split
 from mergevq.models.store import load, save
 from mergevq.models.tokenizer.tokenizer import Tokenizer
 from mergevq.models.weight_selection import initialise_blocks, load_timm_blocks

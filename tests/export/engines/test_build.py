@@ -19,14 +19,14 @@ import mergevq
 from mergevq.cli import main
 from mergevq.errors import CheckpointError, ExportError, OutputError, UnusableExportError, UsageError
 from mergevq.export import Ranges, build_engines, exporter, read_manifest
+from mergevq.export.checking.report import VerifyReport
+from mergevq.export.checking.static_checks import static_checks
 from mergevq.export.engines.building import BuildSettings, build_engine
 from mergevq.export.engines.flavors import toolkit
 from mergevq.export.engines.ranges import InputProfile, profiles
 from mergevq.export.engines.sidecar import read_sidecars
 from mergevq.export.manifest import MANIFEST, digest_of, entry, to_json
-from mergevq.export.report import VerifyReport
 from mergevq.export.runtime.engine import Engine
-from mergevq.export.static_checks import static_checks
 from mergevq.models.tokenizer.merge import merge_schedule
 
 if os.environ.get("MERGEVQ_ENGINES") != "full":

@@ -15,10 +15,10 @@ from onnx import numpy_helper
 
 from mergevq.errors import CheckpointError, UsageError
 from mergevq.export import export_onnx, read_manifest, verify
+from mergevq.export.checking.sessions import OnnxSessions
 from mergevq.export.generator.checks import split
 from mergevq.export.generator.layout_file import LAYOUTS, read_layouts, write_layouts
 from mergevq.export.manifest import MANIFEST, Precision, check_files, entry, to_json
-from mergevq.export.sessions import OnnxSessions
 from mergevq.generation.pipeline import ImageGenerator
 from mergevq.generator_config import GeneratorKind
 from mergevq.models.generators.subcodes import split_code

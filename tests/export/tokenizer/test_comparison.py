@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mergevq.errors import ExportError
-from mergevq.export.limits import LIMITS
-from mergevq.export.measures import psnr, relative_difference, shared_pairs
-from mergevq.export.report import Check, VerifyReport, at_least, at_most, mean_at_least
-from mergevq.export.samples import BATCHES, picture_batches, random_tokens
+from mergevq.export.checking.limits import LIMITS
+from mergevq.export.checking.measures import psnr, relative_difference, shared_pairs
+from mergevq.export.checking.report import Check, VerifyReport, at_least, at_most, mean_at_least
+from mergevq.export.checking.samples import BATCHES, picture_batches, random_tokens
 from mergevq.export.tokenizer import decoder_checks, encoder_checks
 from mergevq.export.tokenizer.encoder_checks import some_keeps, tokens_left
 

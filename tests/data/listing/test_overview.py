@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mergevq.data.images.overview import overview
 from mergevq.data.images.sources import open_source
-from mergevq.data.images.splits import Census
+from mergevq.data.listing.overview import overview
 from mergevq.data.listing.passed_over import OTHER, PART, SPECIAL, PassedOver
+from mergevq.data.listing.splits import Census
 
 
 @pytest.mark.parametrize(

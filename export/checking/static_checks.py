@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from mergevq.export.checking.report import Check
 from mergevq.export.manifest import GraphSpec, Manifest, TensorSpec, check_files, files_of
-from mergevq.export.report import Check
 
 DENIED = frozenset(
     {

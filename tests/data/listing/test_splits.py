@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergevq.data.images.splits import listing_digest, select
+from mergevq.data.listing.splits import listing_digest, select
 
 
 def _names(keys: list[str], split: str, holdout: float = 0.2) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mergevq.data.images.splits import Census, shortened
 from mergevq.data.listing.layout import FLAT
 from mergevq.data.listing.passed_over import PassedOver
+from mergevq.data.listing.splits import Census, few
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def overview(path: str, census: Census, classes: Sequence[str], passed: PassedOv
     """
     named = [name for name in classes if name != FLAT]
     kinds = (
-        f"{len(named)} class{'' if len(named) == 1 else 'es'} ({shortened(named)})" if named else "no classes"
+        f"{len(named)} class{'' if len(named) == 1 else 'es'} ({few(named)})" if named else "no classes"
     )
     parts = [f"data {path}: {_pictures(census)}, {kinds}", *census.remarks]
     line = "; ".join([*parts, f"passed over: {passed}"] if passed else parts)

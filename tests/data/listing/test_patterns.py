@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mergevq.data.images.patterns import expand_braces
 from mergevq.data.images.sources import open_source
 from mergevq.data.images.tar import find_shards
+from mergevq.data.listing.patterns import expand_braces
 from mergevq.errors import UsageError
 
 

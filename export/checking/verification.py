@@ -16,12 +16,12 @@ import torch
 from mergevq.backends import reference_only
 from mergevq.config import TokenizerConfig
 from mergevq.errors import CheckpointError, UsageError, unknown_name
+from mergevq.export.checking.report import Check, VerifyReport
+from mergevq.export.checking.sessions import PROVIDER, EngineSessions, OnnxSessions, Sessions
+from mergevq.export.checking.static_checks import static_checks
 from mergevq.export.generator.checks import generator_checks
 from mergevq.export.manifest import Manifest, digest_of, read_manifest
-from mergevq.export.report import Check, VerifyReport
 from mergevq.export.runtime.engine_graphs import EngineGraphs
-from mergevq.export.sessions import PROVIDER, EngineSessions, OnnxSessions, Sessions
-from mergevq.export.static_checks import static_checks
 from mergevq.export.tokenizer.decoder_checks import decoder_checks
 from mergevq.export.tokenizer.encoder_checks import encoder_checks
 from mergevq.generation.pipeline import ImageGenerator

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mergevq.errors import CheckpointError
+from mergevq.export.checking.static_checks import static_checks
 from mergevq.export.manifest import GraphSpec, Manifest, TensorSpec, entry
-from mergevq.export.static_checks import static_checks
 from mergevq.presets import preset
 
 SPEC = GraphSpec(

@@ -222,11 +222,11 @@ def _remarks(labels: np.ndarray, classes: list[str], parts: _Parts) -> list[str]
     training, validation = (set(labels[part].tolist()) for part in (parts.train, parts.val))
     only = [classes[label] for label in sorted(validation - training) if classes[label] != FLAT]
     if only and parts.named:
-        remarks.append(f"{len(only)} in validation alone ({shortened(only)})")
+        remarks.append(f"{len(only)} in validation alone ({few(only)})")
     return remarks
 
 
-def shortened(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """A list in words: all of three, else the first and the last."""
     return ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]}"
 
