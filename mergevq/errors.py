@@ -23,12 +23,7 @@ class MergeVQError(Exception):
 
     def __str__(self) -> str:
         """The message without what a terminal would take for commands; names of files may hold such."""
-        return "".join(
-            each
-            if each.isprintable() or each == "\n"
-            else each.encode("unicode_escape", "surrogatepass").decode()
-            for each in super().__str__()
-        )
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class UsageError(MergeVQError, ValueError):

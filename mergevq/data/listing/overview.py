@@ -27,9 +27,7 @@ def overview(path: str, census: Census, classes: Sequence[str], passed: PassedOv
         passed: what is there and not read.
     """
     named = [name for name in classes if name != FLAT]
-    kinds = (
-        f"{len(named)} class{'' if len(named) == 1 else 'es'} ({few(named)})" if named else "no classes"
-    )
+    kinds = f"{len(named)} class{'' if len(named) == 1 else 'es'} ({few(named)})" if named else "no classes"
     parts = [f"data {path}: {_pictures(census)}, {kinds}", *census.remarks]
     line = "; ".join([*parts, f"passed over: {passed}"] if passed else parts)
     return "".join(letter if letter.isprintable() else "?" for letter in line)  # names may hold anything
