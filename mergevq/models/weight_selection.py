@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mergevq.errors import CheckpointError, UsageError
+from mergevq.errors import CheckpointError, UsageError, shown
 from mergevq.models.layers import SelfAttention
 from mergevq.models.pretrained import load_timm_model, read_weights
 from mergevq.models.tokenizer.tome import ToMeBlock
@@ -115,8 +115,12 @@ def _by_layer(state_dict: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Te
     layers: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in state_dict.items():
         kind, _, rest = name.partition(".")
-        index, _, rest = rest.partition(".")
-        if kind == "blocks" and index.isdecimal():
+        if kind == "blocks":
+            index, _, rest = rest.partition(".")
+            if not index.isdecimal():
+                raise CheckpointError(
+                    f"the source has a tensor {shown(name)}; blocks of a timm ViT are numbered"
+                )
             layers.setdefault(int(index), {})[rest] = value
     return [layers[index] for index in sorted(layers)]
 
