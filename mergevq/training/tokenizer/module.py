@@ -18,11 +18,11 @@ from mergevq.data.images.failures import FailureLog
 from mergevq.data.images.transforms import to_float
 from mergevq.models.store import save
 from mergevq.models.tokenizer.tokenizer import Output, Tokenizer
-from mergevq.training.engine.schedules import KeepSampler
 from mergevq.training.engine.stepping import SteppedTraining, averaged_copy
 from mergevq.training.tokenizer.adversarial import Critic
 from mergevq.training.tokenizer.alignment import GlobalAlignment
 from mergevq.training.tokenizer.config import TokenizerRun
+from mergevq.training.tokenizer.kept import KeepSampler
 from mergevq.training.tokenizer.objective import Objective
 
 
