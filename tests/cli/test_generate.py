@@ -86,4 +86,4 @@ def test_what_is_no_generator(mergevq_main, tiny, tmp_path):
     result = mergevq_main("generate", "--checkpoint", tiny, "--out", tmp_path / "samples")
     assert result.code == 1 and "does not describe a mergevq generator" in result.error
     result = mergevq_main("generate", "--checkpoint", tmp_path / "absent", "--out", tmp_path / "samples")
-    assert result.code == 1 and "is not a generator" in result.error
+    assert result.code == 1 and "there is no checkpoint at" in result.error
