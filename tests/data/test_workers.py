@@ -19,7 +19,7 @@ def readers():
     """An iterator over batches, and the two processes that read for it."""
     batches = iter(train_loader(DataConfig(workers=2), size=8, batch_size=1, seed=0))
     next(batches)
-    return batches, list(batches._workers)
+    return batches, list(batches._batches._workers)
 
 
 def send(number, to):
@@ -54,7 +54,7 @@ def test_readers_end_with_their_loader():
     loader = eval_loader(DataConfig(workers=2), size=8, batch_size=4)
     batches = iter(loader)
     assert len(list(batches)) > 0
-    children = list(batches._workers)
+    children = list(batches._batches._workers)
     del batches, loader
     gc.collect()
     for child in children:
