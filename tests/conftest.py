@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 import mergevq
 
 torch.set_num_threads(1)
+# How long an example may take says more of what else the machine does than of the code.
+settings.register_profile("mergevq", deadline=None)
+settings.load_profile("mergevq")
 # Every fall back to a reference is an error; set before mergevq.backends is imported, which reads it.
 os.environ.setdefault("MERGEVQ_STRICT", "1")
 # Before tests import it themselves: the package sets it where it imports ONNX Runtime.
