@@ -27,7 +27,7 @@ import yaml
 from torch import nn
 
 from mergevq.backends import Device
-from mergevq.config import to_dict
+from mergevq.config import from_dict, to_dict
 from mergevq.errors import CheckpointError, ConfigError, OutputError
 from mergevq.models.store import read_checkpoint, write_atomically
 from mergevq.storage.leftovers import clear
@@ -101,7 +101,7 @@ def last_checkpoint(
     before = last.get("mergevq", {}).get("config")
     if not isinstance(before, dict):
         raise CheckpointError(f"{out / LAST} is not a checkpoint of a training run")
-    changed = _differences(before, to_dict(config)) - {*may_change}
+    changed = _differences(_completed(before, type(config)), to_dict(config)) - {*may_change}
     # Which data is asked for comes first, then what it holds: a model may follow from its classes.
     _check_unchanged({key for key in changed if key.startswith("data.")}, out)
     check_same_data(last["mergevq"].get("data"), listings, out, of)
@@ -162,6 +162,14 @@ def _check_unchanged(changed: set[str], out: Path) -> None:
             f"{out} holds a run with other settings ({', '.join(sorted(changed))}); repeat its settings to go on, "
             "or choose another --out"
         )
+
+
+def _completed(before: dict[str, Any], kind: type) -> dict[str, Any]:
+    """The settings of a run, in which those that its version did not know yet are what they are by default."""
+    try:
+        return to_dict(from_dict(kind, before))
+    except ConfigError:  # of a version that knew others: they are compared as they stand
+        return before
 
 
 def _differences(before: Any, now: Any, path: str = "") -> set[str]:

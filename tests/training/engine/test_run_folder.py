@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
-from mergevq.errors import UsageError
+from mergevq.config import override
+from mergevq.errors import ConfigError, UsageError
 from mergevq.storage.leftovers import hidden
 from mergevq.storage.locks import LOCK, only_writer
 from mergevq.training.classifier.run import ClassifierRun, train_classifier
@@ -65,3 +67,14 @@ def test_what_killed_runs_left_goes_with_the_next_run(tmp_path):
         kept.append(running)
     assert last_checkpoint(None, tmp_path, {}, (), {}, "pictures") is None
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(small_run, cpu, tmp_path):
+    run = override(small_run, {"train.steps": 2})
+    path = train_tokenizer(run, tmp_path / "run", cpu) / LAST
+    last = torch.load(path, weights_only=True)
+    del last["mergevq"]["config"]["data"]["max_pixels"], last["mergevq"]["config"]["keep"]["floor"]
+    torch.save(last, path)
+    train_tokenizer(run, tmp_path / "run", cpu)
+    with pytest.raises(ConfigError, match=r"other settings \(keep\.floor\)"):
+        train_tokenizer(override(run, {"keep.floor": 0.5}), tmp_path / "run", cpu)
