@@ -107,7 +107,10 @@ class VerifyReport:
             OutputError: the folder cannot be written; an earlier one is unchanged.
         """
         text = json.dumps(self.to_json(), indent=1) + "\n"
-        write_atomically(folder / VERIFICATION, lambda path: path.write_text(text, encoding="utf-8"))
+        # Where the folder holds links into a download cache, the file there is others' too.
+        write_atomically(
+            folder / VERIFICATION, lambda path: path.write_text(text, encoding="utf-8"), follow=False
+        )
 
 
 def as_table(checks: Iterable[Check]) -> str:

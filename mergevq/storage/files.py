@@ -88,7 +88,7 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic(*paths: Path) -> Iterator[list[Path]]:
+def atomic(*paths: Path, follow: bool = True) -> Iterator[list[Path]]:
     """Temporary paths whose content `paths` have when the block ends without an error.
 
     Regular files are replaced: their temporary paths are in the same folders, and all of them are on the disk before
@@ -97,7 +97,7 @@ def atomic(*paths: Path) -> Iterator[list[Path]]:
     files: list[_Written] = []
     try:
         for path in paths:
-            files.append(_Written.begun(path))
+            files.append(_Written.begun(path, follow))
         yield [file.temporary for file in files]
         for file in files:
             file.settle()
@@ -128,15 +128,20 @@ def writing(where: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {where}: {reason}; what was there before is unchanged") from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, follow: bool = True) -> None:
     """Calls `write` with a temporary path, then has `path` hold what it wrote there; see `atomic`.
+
+    Args:
+        path: the file.
+        write: writes it.
+        follow: whether a link stays, and the file that it leads to is replaced; else the link is.
 
     Raises:
         OutputError: it cannot be written; an older file at `path` is unchanged.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as (temporary,):
+        with atomic(path, follow=follow) as (temporary,):
             write(temporary)
 
 
@@ -173,10 +178,10 @@ class _Written:
     """Of the file that is replaced, or of a new one; None where the target is written to as it is."""
 
     @classmethod
-    def begun(cls, path: Path) -> _Written:
+    def begun(cls, path: Path, follow: bool) -> _Written:
         """With an empty temporary file."""
         found = _stat(path)
-        target = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path if follow else path.parent)) / ("" if follow else path.name)
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(0, "it is a folder")
         if not is_regular(path):
